@@ -1,0 +1,189 @@
+"""Everything that decides a run, as frozen models that travel as YAML.
+
+Notebooks, the command line and the run folder read and write the same file. What changes the
+privacy guarantee stands in `PrivacyConfig`, `CorpusConfig` and `TrainingConfig`; what only changes
+speed stands in `RuntimeConfig`, and nothing that computes ε takes one.
+
+>>> config = RunConfig()
+>>> RunConfig.from_yaml(config.to_yaml()) == config
+True
+>>> config.with_changes({"training.steps": 10}).training.steps
+10
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from workbench.errors import InputError
+
+Accountant = Literal["pld", "rdp", "prv"]
+Sampling = Literal["poisson", "truncated_poisson", "fixed_size", "shuffle"]
+NeighbouringRelation = Literal["add_or_remove_one", "replace_one"]
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Frozen(BaseModel):
+    """A value: immutable, comparable, and strict about names it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PrivacyConfig(Frozen):
+    """The guarantee asked for, with the three things an ε means nothing without.
+
+    Exactly one of ``noise_multiplier`` and ``target_epsilon`` is given; with a target, σ is the
+    smallest that keeps within it for the run's sample rate and steps.
+    """
+
+    noise_multiplier: Positive | None = 0.8
+    target_epsilon: Positive | None = None
+    delta: Fraction = 1e-5
+    max_grad_norm: Positive = 1.0
+    sampling: Sampling = "poisson"
+    neighbouring_relation: NeighbouringRelation = "add_or_remove_one"
+    unit: Literal["record"] = "record"
+    accountant: Accountant = "pld"
+
+    @model_validator(mode="after")
+    def _one_of_sigma_and_target(self) -> Self:
+        if (self.noise_multiplier is None) == (self.target_epsilon is None):
+            raise ValueError("give exactly one of noise_multiplier and target_epsilon")
+        return self
+
+
+class CorpusConfig(Frozen):
+    """What one record is and which records train.
+
+    ``source`` is a built-in corpus by name or a path to a text, JSONL, CSV or Parquet file. The
+    records are deduplicated and split at random into a public part (the tokenizer sees only that),
+    held-out records and private training records. A record longer than ``record_tokens`` is cut
+    there, or refused with ``long_records="refuse"``; it is never spread over two training examples,
+    which would double its sensitivity.
+    """
+
+    source: str = "sotu"
+    record: Literal["paragraph", "line", "row"] = "paragraph"
+    text_field: str = "text"
+    min_words: Annotated[int, Field(ge=0)] = 15
+    record_tokens: Annotated[int, Field(ge=2)] = 64
+    long_records: Literal["truncate", "refuse"] = "truncate"
+    public_fraction: Fraction = 0.1
+    heldout_fraction: Fraction = 0.07
+
+
+class ModelConfig(Frozen):
+    """A tiny preset built from a `transformers` configuration, or a causal model on disk."""
+
+    source: str = "tiny-llama"
+    width: Annotated[int, Field(ge=8)] = 64
+    layers: Count = 2
+    heads: Count = 4
+    vocabulary: Annotated[int, Field(ge=258)] = 512
+
+
+class TrainingConfig(Frozen):
+    """How the model learns: batch, length and optimizer. Give ``steps`` or ``epochs``, not both."""
+
+    expected_batch_size: Count = 512
+    steps: Count | None = 300
+    epochs: Positive | None = None
+    learning_rate: Positive = 3e-3
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    evaluate_every: Count = 25
+
+    @model_validator(mode="after")
+    def _one_of_steps_and_epochs(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give exactly one of steps and epochs")
+        return self
+
+
+class RuntimeConfig(Frozen):
+    """Speed and memory only: no field here can change ε or the distribution of the weights."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    engine: Literal["hooks"] = "hooks"
+    physical_batch_size: Count = 64
+    precision: Literal["float32", "bf16"] = "float32"
+    threads: Count | None = None
+
+
+class RunConfig(Frozen):
+    """One run, whole: two runs of equal `RunConfig` on one machine give the same weights."""
+
+    privacy: PrivacyConfig = PrivacyConfig()
+    corpus: CorpusConfig = CorpusConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Self:
+        """Validate nested ``values``; raise `InputError` with one sentence on the first mistake."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise InputError(_sentence(error)) from None
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Self:
+        """Read YAML text; raise `InputError` if it is not a valid run configuration."""
+        try:
+            values = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(f"The configuration is not YAML: {_one_line(error)}.") from None
+        if not isinstance(values, dict):
+            raise InputError(
+                "The configuration is not a YAML mapping; write sections such as 'privacy:'."
+            )
+        return cls.parse(values)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a YAML file; raise `InputError` if it is missing, unreadable or invalid."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise InputError(
+                f"Cannot read the configuration {path}: {reason}; check the path."
+            ) from None
+        return cls.from_yaml(text)
+
+    def to_yaml(self) -> str:
+        """YAML text that `from_yaml` reads back to an equal configuration."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    def with_changes(self, changes: Mapping[str, Any]) -> Self:
+        """A copy with dotted fields replaced, validated: ``{"training.steps": 10}``."""
+        values = self.model_dump()
+        for dotted, value in changes.items():
+            *sections, field = dotted.split(".")
+            target = values
+            for section in sections:
+                target = target[section]
+            target[field] = value
+        return type(self).parse(values)
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first complaint of pydantic, as field, value, bound and remedy."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"]) or "the configuration"
+    reason = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if first["type"] == "extra_forbidden":
+        return f"{field} is not a field of the configuration; check its spelling or remove it."
+    value = "" if isinstance(first["input"], dict) else f" is {first['input']!r} but"
+    return f"{field}{value} {reason}; correct it in the configuration."
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

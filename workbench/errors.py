@@ -1,0 +1,35 @@
+"""The one exception for bad input, and the checks that raise it.
+
+A message names the field, the value, the bound and the remedy in one sentence. The command line
+prints it on standard error and exits with status 2; a panel shows it in its status line.
+"""
+
+import math
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used; the message is one sentence for the user."""
+
+
+def positive(name: str, value: float, *, remedy: str) -> float:
+    """Return ``value`` if it is a finite number above 0, else raise `InputError`."""
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(f"{name} is {value:g} but must be a finite number above 0; {remedy}.")
+    return value
+
+
+def probability(name: str, value: float, *, remedy: str, one: bool = False) -> float:
+    """Return ``value`` if it lies in (0, 1), or in (0, 1] with ``one``, else raise `InputError`."""
+    if not (0 < value < 1 or (one and value == 1)):
+        bound = "above 0 and at most 1" if one else "strictly between 0 and 1"
+        raise InputError(f"{name} is {value:g} but must lie {bound}; {remedy}.")
+    return value
+
+
+def whole(name: str, value: float, *, least: int, remedy: str) -> int:
+    """Return ``value`` as an integer if it is a whole number ≥ ``least``, else raise."""
+    if not math.isfinite(value) or value != int(value) or value < least:
+        raise InputError(
+            f"{name} is {value:g} but must be a whole number of at least {least}; {remedy}."
+        )
+    return int(value)
