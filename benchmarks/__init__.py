@@ -1,0 +1,1 @@
+"""What ``make bench`` measures: every figure beside a peer measured in the same run."""

@@ -1,0 +1,57 @@
+"""JupyterLab on the series, opened without a question and without a word to the outside.
+
+What keeps it quiet (no news, no update check, no extension catalogue) are the files in
+``etc/jupyter`` that installing the project puts beside the environment's own Jupyter settings, so
+Binder and a plain ``jupyter lab`` keep the same silence.
+"""
+
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from workbench.errors import InputError
+
+FIRST_NOTEBOOK = "00_start_here.ipynb"
+
+
+def notebooks_folder(chosen: str | Path | None = None) -> Path:
+    """The folder of the series: ``chosen``, or the one of this clone, or the current folder's.
+
+    Raises `InputError` if the first notebook is not in it.
+    """
+    clone = Path(__file__).parents[1] / "notebooks"
+    candidates = [Path(chosen)] if chosen else [clone, Path("notebooks")]
+    for folder in candidates:
+        if (folder / FIRST_NOTEBOOK).is_file():
+            return folder.resolve()
+    raise InputError(
+        f"{candidates[-1]} has no {FIRST_NOTEBOOK}; "
+        "run this in a clone of the project or name its folder with --notebooks."
+    )
+
+
+def jupyter_arguments(folder: Path, extra: Sequence[str] = ()) -> list[str]:
+    """What `open_lab` passes to JupyterLab: the first notebook in an empty workspace."""
+    return [
+        f"--ServerApp.root_dir={folder}",
+        f"--LabApp.default_url=/lab/tree/{FIRST_NOTEBOOK}?reset",
+        *extra,
+    ]
+
+
+def open_lab(extra: Sequence[str] = (), notebooks: str | Path | None = None) -> None:
+    """Run JupyterLab until it is stopped; ``extra`` are arguments of ``jupyter lab``.
+
+    Raises `InputError` if JupyterLab is not installed or there are no notebooks to open.
+    """
+    if find_spec("jupyterlab") is None:
+        raise InputError(
+            "JupyterLab is not installed; run 'make lab' or install dp-sgd-workbench[lab]."
+        )
+    folder = notebooks_folder(notebooks)
+    # The environment's kernel and settings come before the user's of the same name.
+    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
+    from jupyterlab.labapp import main
+
+    main(jupyter_arguments(folder, extra))
