@@ -1,8 +1,8 @@
 """JupyterLab on the series, opened without a question and without a word to the outside.
 
-What keeps it quiet (no news, no update check, no extension catalogue) are the files in
-``etc/jupyter`` that installing the project puts beside the environment's own Jupyter settings, so
-Binder and a plain ``jupyter lab`` keep the same silence.
+The settings in ``share/jupyter``, which installing the project puts into the environment, keep the
+interface quiet on Binder and under a plain ``jupyter lab`` too; the arguments here keep the server
+from asking even if someone turns them on.
 """
 
 import os
@@ -36,6 +36,9 @@ def jupyter_arguments(folder: Path, extra: Sequence[str] = ()) -> list[str]:
     return [
         f"--ServerApp.root_dir={folder}",
         f"--LabApp.default_url=/lab/tree/{FIRST_NOTEBOOK}?reset",
+        "--LabApp.news_url=None",
+        "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
+        "--LabApp.extension_manager=readonly",
         *extra,
     ]
 
