@@ -1,0 +1,43 @@
+"""What a DP-SGD run costs in privacy, and how loud its noise is.
+
+Certified values (`epsilon`, `compose`, …) come from published accountants; surfaces are fast
+previews that know where they hold.
+"""
+
+from workbench.privacy.accountant import (
+    Guarantee,
+    compose,
+    delta,
+    epsilon,
+)
+from workbench.privacy.calibration import max_steps, noise_multiplier
+from workbench.privacy.schedule import batch_schedule, history, noise_schedule
+from workbench.privacy.signal import article_nsr, noise_batch_ratio, update_noise_to_signal
+from workbench.privacy.tradeoff import (
+    epsilon_delta_ceiling,
+    gaussian_ceiling,
+    gaussian_mu,
+    mechanism_ceiling,
+)
+from workbench.privacy.tuning import composed_trials, random_trials
+
+__all__ = [
+    "Guarantee",
+    "article_nsr",
+    "batch_schedule",
+    "compose",
+    "composed_trials",
+    "delta",
+    "epsilon",
+    "epsilon_delta_ceiling",
+    "gaussian_ceiling",
+    "gaussian_mu",
+    "history",
+    "max_steps",
+    "mechanism_ceiling",
+    "noise_batch_ratio",
+    "noise_multiplier",
+    "noise_schedule",
+    "random_trials",
+    "update_noise_to_signal",
+]

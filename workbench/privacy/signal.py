@@ -1,0 +1,86 @@
+"""How loud the noise of one DP-SGD step is, by three conventions that must not be mixed up.
+
+All take floats or arrays that broadcast, and return what numpy's arithmetic gives.
+
+>>> noise_batch_ratio(1.0, 1024)
+0.0009765625
+>>> actual, article = update_noise_to_signal(1, 1, 512, 140_000, 0.5), article_nsr(1, 1, 512, 0.5)
+>>> f"{actual / article:.3f} = √(d/B) = {(140_000 / 512) ** 0.5:.3f}"
+'16.536 = √(d/B) = 16.536'
+"""
+
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.errors import InputError
+
+Number = TypeVar("Number", float, NDArray[np.float64])
+
+
+def noise_batch_ratio(noise_multiplier: Number, batch_size: Number) -> Number:
+    """σ/B: the standard deviation of the noise on the mean clipped gradient when C = 1.
+
+    McKenna et al. 2025 (arXiv 2501.18914), the variable of their scaling laws.
+    """
+    _require_positive(noise_multiplier=noise_multiplier, batch_size=batch_size)
+    return noise_multiplier / batch_size
+
+
+def update_noise_to_signal(
+    noise_multiplier: Number,
+    max_grad_norm: Number,
+    batch_size: Number,
+    n_params: Number,
+    mean_gradient_norm: Number,
+) -> Number:
+    """σC√d/(B‖ḡ‖): length of the step's noise vector over length of the mean gradient.
+
+    ``mean_gradient_norm`` is the norm of the *mean* clipped gradient, not the mean of the records'
+    norms. Doubling the batch at fixed σ halves the ratio.
+    """
+    _require_positive(
+        noise_multiplier=noise_multiplier,
+        max_grad_norm=max_grad_norm,
+        batch_size=batch_size,
+        n_params=n_params,
+        mean_gradient_norm=mean_gradient_norm,
+    )
+    noise = noise_multiplier * max_grad_norm * _root(n_params)
+    return noise / (batch_size * mean_gradient_norm)
+
+
+def article_nsr(
+    noise_multiplier: Number,
+    max_grad_norm: Number,
+    batch_size: Number,
+    mean_gradient_norm: Number,
+) -> Number:
+    """σC/(√B ḡ): the article's noise-to-signal ratio, a convention of its own.
+
+    It has no dimension d and a square root of B where the update has B, so doubling the batch
+    divides it by √2 while the update's noise is halved (`update_noise_to_signal`).
+    """
+    _require_positive(
+        noise_multiplier=noise_multiplier,
+        max_grad_norm=max_grad_norm,
+        batch_size=batch_size,
+        mean_gradient_norm=mean_gradient_norm,
+    )
+    return noise_multiplier * max_grad_norm / (_root(batch_size) * mean_gradient_norm)
+
+
+def _require_positive(**values: float | np.ndarray) -> None:
+    for name, value in values.items():
+        array = np.asarray(value, dtype=float)
+        if not np.all(np.isfinite(array) & (array > 0)):
+            raise InputError(
+                f"{name} is {array.min():g} but must be a finite number above 0; enter one."
+                if array.size == 1 or np.isfinite(array).all()
+                else f"{name} has a value that is not finite; leave it out."
+            )
+
+
+def _root(value: Number) -> Number:
+    return value**0.5  # pyright: ignore[reportReturnType]  numpy types a power as Any
