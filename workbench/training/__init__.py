@@ -1,0 +1,42 @@
+"""DP-SGD as a loop you can read: sample, clip, add noise, account, step.
+
+Names load when first used, so that importing this room does not import torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workbench.training.clipping import ClippedSum, clipped_gradient_sum
+    from workbench.training.folder import RunRecord, read_run
+    from workbench.training.ledger import verify
+    from workbench.training.report import RunResult, StepReport
+    from workbench.training.run import train
+
+_HOMES = {
+    "ClippedSum": "clipping",
+    "clipped_gradient_sum": "clipping",
+    "RunRecord": "folder",
+    "read_run": "folder",
+    "verify": "ledger",
+    "RunResult": "report",
+    "StepReport": "report",
+    "train": "run",
+}
+
+__all__ = [
+    "ClippedSum",
+    "RunRecord",
+    "RunResult",
+    "StepReport",
+    "clipped_gradient_sum",
+    "read_run",
+    "train",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,82 @@
+"""Per-record gradients from Opacus: hooks on every layer keep them, one backward pass.
+
+Opacus stores each record's whole gradient (batch × parameters numbers), takes their norms, and sums
+them clipped. Tied weights are right here: Opacus adds up a parameter's uses before it hands out the
+record's gradient. Position embeddings must see (batch, tokens) indices, see
+`workbench.training.models.record_losses`.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from opacus.grad_sample import GradSampleHooks
+from torch import Tensor, nn
+
+from workbench.errors import InputError
+from workbench.training.clipping import ClippedSum, RecordLosses, clip_factors, trainable
+
+
+def clipped_gradient_sum(
+    model: nn.Module, record_losses: RecordLosses, *, max_grad_norm: float
+) -> ClippedSum:
+    """See `workbench.training.clipped_gradient_sum`; memory grows with batch × parameters."""
+    parameters = trainable(model)
+    with _recording(model):
+        record_losses().sum().backward()
+        records = {name: _record_gradients(name, p) for name, p in parameters.items()}
+    model.zero_grad(set_to_none=True)
+    norms = torch.stack([_norms(g) for g in records.values()]).norm(dim=0)
+    factors = clip_factors(norms, max_grad_norm)
+    gradients = {
+        name: (factors @ g.flatten(1).to(factors.dtype)).view(g.shape[1:])
+        for name, g in records.items()
+    }
+    return ClippedSum(gradients, norms)
+
+
+@contextmanager
+def _recording(model: nn.Module) -> Iterator[None]:
+    """Opacus's hooks, on the model for one call only, so that evaluation never pays for them."""
+    if not model.training:
+        raise InputError("The model is in evaluation mode; call model.train() before clipping.")
+    _expect_token_inputs()
+    try:
+        hooks = GradSampleHooks(model, loss_reduction="sum")
+    except NotImplementedError as error:
+        raise InputError(
+            f"Opacus cannot clip this model: {' '.join(str(error).split())[:300]}; freeze the layer"
+            " or choose another model."
+        ) from None
+    try:
+        yield
+    finally:
+        hooks.cleanup()
+
+
+def _expect_token_inputs() -> None:
+    """Silence one torch warning, by its text: token ids carry no gradient and need none.
+
+    The filter is put in place at every call, because whoever captures warnings drops it again;
+    putting it twice is the same as once.
+    """
+    warnings.filterwarnings(
+        "ignore", message="Full backward hook is firing when gradients are computed with respect to"
+    )
+
+
+def _record_gradients(name: str, parameter: nn.Parameter) -> Tensor:
+    gradients = getattr(parameter, "grad_sample", None)
+    if not isinstance(gradients, Tensor):
+        raise InputError(
+            f"Opacus found no per-record gradient for {name!r}; freeze that parameter "
+            "(requires_grad_(False)) or choose another model."
+        )
+    return gradients
+
+
+def _norms(gradients: Tensor) -> Tensor:
+    # bf16 gradients are exact here: only what is summed up needs the wider type.
+    dtype = torch.promote_types(gradients.dtype, torch.float32)
+    return torch.linalg.vector_norm(gradients.flatten(1), dim=1, dtype=dtype)

@@ -1,0 +1,161 @@
+"""Causal language models: tiny presets built here, or any Hugging Face directory on disk.
+
+Nothing is ever fetched: presets come from a `transformers` configuration with random weights, and a
+directory is read with its own tokenizer.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from workbench.config import ModelConfig
+from workbench.corpora.tokens import IGNORED
+from workbench.errors import InputError
+
+
+def tiny(
+    config: ModelConfig, *, vocabulary: int, context: int, generator: torch.Generator
+) -> PreTrainedModel:
+    """A preset with fresh weights drawn from ``generator`` (a CPU generator) and nothing else.
+
+    Raises `InputError` for an unknown preset or a width that the heads do not divide evenly.
+    """
+    if config.source not in PRESETS:
+        raise InputError(
+            f"model.source {config.source!r} is neither a preset ({', '.join(PRESETS)}) nor a "
+            "directory; check the path."
+        )
+    if config.width % (2 * config.heads):
+        raise InputError(
+            f"model.width is {config.width} but must be a multiple of twice model.heads "
+            f"(2 × {config.heads}); change one of them."
+        )
+    # transformers draws initial weights from the global generator, which is put back afterwards.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        return AutoModelForCausalLM.from_config(PRESETS[config.source](config, vocabulary, context))
+
+
+def from_directory(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A causal language model and its tokenizer from a directory, in float32, dropout off.
+
+    Raises `InputError` if the directory does not hold both.
+    """
+    if not path.is_dir():
+        raise InputError(f"model.source {str(path)!r} is not a directory; check the path.")
+    try:
+        config = without_dropout(AutoConfig.from_pretrained(path, local_files_only=True))
+        model = AutoModelForCausalLM.from_pretrained(
+            path, config=config, dtype=torch.float32, local_files_only=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"model.source {str(path)!r} is not a causal language model with its tokenizer "
+            f"({reason}); save both there with save_pretrained."
+        ) from None
+    return model, tokenizer
+
+
+def context_length(model: PreTrainedModel) -> float:
+    """The most tokens the model takes in one record; infinite if it names no bound."""
+    return getattr(model.config, "max_position_embeddings", None) or math.inf
+
+
+def without_dropout(config: PretrainedConfig) -> PretrainedConfig:
+    """The same configuration with every dropout probability at 0.
+
+    Noise and clipping regularise already, and without dropout a record's gradient does not depend
+    on how a batch was divided for memory.
+    """
+    for name in vars(config):
+        if name.endswith(("dropout", "pdrop", "dropout_prob")):
+            setattr(config, name, 0.0)
+    return config
+
+
+def record_losses(model: PreTrainedModel, tokens: Tensor, labels: Tensor) -> Tensor:
+    """Mean negative log-likelihood a token of each record, in nats: (batch, tokens) → (batch,)."""
+    losses, counts = _token_losses(model, tokens, labels)
+    return losses.sum(dim=1) / counts.clamp(min=1)
+
+
+@torch.no_grad()
+def mean_loss(
+    model: PreTrainedModel, tokens: Tensor, labels: Tensor, *, batch_size: int = 64
+) -> float:
+    """Mean negative log-likelihood over all tokens of all records, in nats, from float32 logits."""
+    total, count = 0.0, 0
+    for some_tokens, some_labels in zip(
+        tokens.split(batch_size), labels.split(batch_size), strict=True
+    ):
+        losses, counts = _token_losses(model, some_tokens, some_labels)
+        total += (
+            losses.sum(dtype=torch.float64).item()
+            if losses.device.type != "mps"
+            else float(losses.sum())
+        )
+        count += int(counts.sum())
+    return total / max(count, 1)
+
+
+def _token_losses(model: PreTrainedModel, tokens: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses (batch, tokens − 1), 0 where ignored, and how many count in each record (batch,)."""
+    inputs, targets = tokens[:, :-1], labels[:, 1:]
+    # GPT-2 makes positions of shape (1, tokens), which hides from Opacus which record used them.
+    positions = torch.arange(inputs.shape[1], device=inputs.device).expand_as(inputs)
+    logits = model(input_ids=inputs, position_ids=positions, use_cache=False).logits
+    losses = F.cross_entropy(
+        logits.float().transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
+    )
+    return losses, (targets != IGNORED).sum(dim=1)
+
+
+def _tiny_llama(config: ModelConfig, vocabulary: int, context: int) -> PretrainedConfig:
+    return LlamaConfig(
+        hidden_size=config.width,
+        intermediate_size=3 * config.width,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        **_shared(vocabulary, context),
+    )
+
+
+def _tiny_gpt2(config: ModelConfig, vocabulary: int, context: int) -> PretrainedConfig:
+    shape = GPT2Config(
+        n_embd=config.width,
+        n_layer=config.layers,
+        n_head=config.heads,
+        n_positions=context,
+        **_shared(vocabulary, context),
+    )
+    return without_dropout(shape)
+
+
+def _shared(vocabulary: int, context: int) -> dict[str, Any]:
+    return {
+        "vocab_size": vocabulary,
+        "max_position_embeddings": context,
+        "tie_word_embeddings": True,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": None,
+    }
+
+
+PRESETS = {"tiny-llama": _tiny_llama, "tiny-gpt2": _tiny_gpt2}

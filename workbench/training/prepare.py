@@ -1,0 +1,222 @@
+"""Everything a run needs before its first step, and every reason to refuse it.
+
+Three generators are derived from ``config.seed``: one draws initial weights, one the batches, one
+the noise, so that a change in how often one is used never moves the others. Whoever knows the seed
+can redraw the noise and subtract it: a seeded run is for teaching and research, its seed as secret
+as its records.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from workbench import corpora, privacy
+from workbench.config import PrivacyConfig, RunConfig, TrainingConfig
+from workbench.corpora import Encoded, Records
+from workbench.corpora.tokens import IGNORED
+from workbench.errors import InputError
+from workbench.training import models
+from workbench.training.ledger import Terms
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Encoded records on the device: tokens and labels, each (records, record_tokens) int64."""
+
+    tokens: Tensor
+    labels: Tensor
+
+    @classmethod
+    def on(cls, device: torch.device, encoded: Encoded) -> "Examples":
+        """Copy to ``device``."""
+        return cls(
+            torch.from_numpy(encoded.tokens).to(device), torch.from_numpy(encoded.labels).to(device)
+        )
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, indices: Tensor) -> "Examples":
+        return Examples(self.tokens[indices], self.labels[indices])
+
+    def without_common_padding(self) -> "Examples":
+        """The same records without the columns that are padding in all of them."""
+        used = int((self.labels != IGNORED).any(dim=0).sum())
+        return Examples(self.tokens[:, :used], self.labels[:, :used])
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run about to start."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    training: Examples
+    heldout: Examples
+    public_records: int
+    truncated_records: int
+    device: torch.device
+    noise_multiplier: float
+    sample_rate: float
+    steps: int
+    terms: Terms
+    sampling: np.random.Generator
+    noise: torch.Generator
+
+    @property
+    def n_params(self) -> int:
+        """Trainable parameters, a tied one once."""
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Load corpus, tokenizer and model, and settle σ, q and the number of steps.
+
+    Raises `InputError`, before anything is written, for whatever cannot be run as asked.
+    """
+    _refuse_unaccounted(config.privacy)
+    device = _device(config.runtime.device)
+    initial, sampling, noise = _generators(config.seed, device)
+    records = corpora.load(config.corpus, seed=config.seed)
+    sample_rate = _sample_rate(config.training, len(records.training))
+    steps = _steps(config.training, sample_rate)
+    model, tokenizer = _model_and_tokenizer(config, records, initial)
+    training, heldout = _encoded(config, records, tokenizer)
+    return Prepared(
+        model=model.to(device).train(),  # type: ignore[arg-type]
+        tokenizer=tokenizer,
+        training=Examples.on(device, training),
+        heldout=Examples.on(device, heldout),
+        public_records=len(records.public),
+        truncated_records=training.truncated,
+        device=device,
+        noise_multiplier=_noise_multiplier(config.privacy, sample_rate, steps),
+        sample_rate=sample_rate,
+        steps=steps,
+        terms=Terms(
+            delta=config.privacy.delta,
+            accountant=config.privacy.accountant,
+            sampling=config.privacy.sampling,
+            neighbouring_relation=config.privacy.neighbouring_relation,
+            unit=config.privacy.unit,
+            training_records=len(training.tokens),
+            expected_batch_size=config.training.expected_batch_size,
+        ),
+        sampling=sampling,
+        noise=noise,
+    )
+
+
+def _refuse_unaccounted(config: PrivacyConfig) -> None:
+    if config.sampling != "poisson":
+        raise InputError(
+            f"privacy.sampling is {config.sampling!r} but training draws Poisson batches, and its "
+            "ε would not be that of another scheme; set it to 'poisson'."
+        )
+    if config.neighbouring_relation != "add_or_remove_one":
+        raise InputError(
+            f"privacy.neighbouring_relation is {config.neighbouring_relation!r} but clipping to C "
+            "bounds what adding or removing one record does, replacing one moves the sum by up to "
+            "2C; set it to 'add_or_remove_one'."
+        )
+
+
+def _device(name: str) -> torch.device:
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        return torch.device(next(kind for kind, there in available.items() if there))
+    if not available[name]:
+        raise InputError(
+            f"runtime.device is {name!r} but this machine has none that torch can use; set it to "
+            "'auto'."
+        )
+    return torch.device(name)
+
+
+def _generators(
+    seed: int, device: torch.device
+) -> tuple[torch.Generator, np.random.Generator, torch.Generator]:
+    """For initial weights (on the CPU), for sampling, and for noise (on ``device``)."""
+    initial, sampling, noise = np.random.SeedSequence(seed).spawn(3)
+    return (
+        torch.Generator().manual_seed(_number(initial)),
+        np.random.default_rng(sampling),
+        torch.Generator(device).manual_seed(_number(noise)),
+    )
+
+
+def _number(sequence: np.random.SeedSequence) -> int:
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _sample_rate(config: TrainingConfig, n_records: int) -> float:
+    if config.expected_batch_size > n_records:
+        raise InputError(
+            f"training.expected_batch_size is {config.expected_batch_size} but the corpus has only "
+            f"{n_records} training records; lower it or give a larger corpus."
+        )
+    return config.expected_batch_size / n_records
+
+
+def _steps(config: TrainingConfig, sample_rate: float) -> int:
+    if config.steps is not None:
+        return config.steps
+    assert config.epochs is not None  # the configuration holds exactly one of the two
+    return math.ceil(config.epochs / sample_rate)
+
+
+def _noise_multiplier(config: PrivacyConfig, sample_rate: float, steps: int) -> float:
+    if config.noise_multiplier is not None:
+        return config.noise_multiplier
+    assert config.target_epsilon is not None  # the configuration holds exactly one of the two
+    return privacy.noise_multiplier(
+        config.target_epsilon, sample_rate, steps, config.delta, accountant=config.accountant
+    )
+
+
+def _model_and_tokenizer(
+    config: RunConfig, records: Records, generator: torch.Generator
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    path = Path(config.model.source).expanduser()
+    if config.model.source not in models.PRESETS and path.exists():
+        model, tokenizer = models.from_directory(path)
+    else:
+        tokenizer = corpora.train_tokenizer(records.public, config.model.vocabulary)
+        model = models.tiny(
+            config.model,
+            vocabulary=len(tokenizer),
+            context=config.corpus.record_tokens,
+            generator=generator,
+        )
+    context = models.context_length(model)
+    if config.corpus.record_tokens > context:
+        raise InputError(
+            f"corpus.record_tokens is {config.corpus.record_tokens} but the model takes at most "
+            f"{context} tokens; lower it."
+        )
+    return model, tokenizer
+
+
+def _encoded(
+    config: RunConfig, records: Records, tokenizer: PreTrainedTokenizerBase
+) -> tuple[Encoded, Encoded]:
+    """The training and the held-out records as tokens."""
+    training, heldout = (
+        corpora.encode(
+            tokenizer,
+            texts,
+            record_tokens=config.corpus.record_tokens,
+            long_records=config.corpus.long_records,
+        )
+        for texts in (records.training, records.heldout)
+    )
+    return training, heldout

@@ -1,0 +1,65 @@
+"""What a run tells while it goes and when it ends: values only, no torch."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from workbench.privacy import Guarantee
+
+State = Literal["running", "done", "cancelled", "failed"]
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One optimizer step as the trainer sees it; step 0 is the model before training.
+
+    Loss, batch size and gradient norms come straight from the private records and carry no noise:
+    they are for the eyes of whoever may see the records, and ε does not cover them. What ε covers
+    is the weights. ``epsilon`` is certified and never below what the steps so far have spent; it is
+    exact where ``epsilon_exact`` says so, and else that of the end of the current stretch.
+    """
+
+    step: int
+    steps: int
+    loss: float  # mean over this batch's tokens, nats; NaN for an empty batch and at step 0
+    heldout_loss: float | None  # the same over the held-out records, at evaluations only
+    epsilon: float
+    epsilon_exact: bool
+    gradient_norms: np.ndarray  # (batch_size,) float32, before clipping
+    clipped_fraction: float
+    batch_size: int
+    seconds: float  # since the loop began
+    eta_seconds: float
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the batch's loss."""
+        return math.exp(self.loss)
+
+    @property
+    def heldout_perplexity(self) -> float | None:
+        """exp of the held-out loss, where it was measured."""
+        return None if self.heldout_loss is None else math.exp(self.heldout_loss)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended. ``guarantee`` is certified for the steps truly taken."""
+
+    run_dir: Path
+    state: State
+    steps: int
+    guarantee: Guarantee
+    noise_multiplier: float
+    sample_rate: float
+    n_params: int
+    heldout_loss: float | None  # at the last evaluation, nats a token
+    minutes: float
+
+    @property
+    def heldout_perplexity(self) -> float | None:
+        """exp of the held-out loss."""
+        return None if self.heldout_loss is None else math.exp(self.heldout_loss)
