@@ -10,6 +10,8 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from workbench.training.models import no_progress_bars
+
 _STEP = "step.json"
 
 
@@ -22,7 +24,8 @@ def save(
         return final
     partial = folder / f".{final.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial, safe_serialization=True)
+    with no_progress_bars():
+        model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
     (partial / _STEP).write_text(json.dumps({"step": step}), encoding="utf-8")
     older = steps(folder)

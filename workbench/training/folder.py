@@ -8,7 +8,6 @@ as confidential as the records.
 """
 
 import json
-import os
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -71,7 +70,7 @@ class RunFolder:
         # Parquet cannot be appended to, and a run's rows are few enough to write again.
         partial = self.path / ".metrics.parquet.partial"
         pd.DataFrame(self._rows, columns=_COLUMNS).to_parquet(partial, index=False)
-        os.replace(partial, self.path / "metrics.parquet")
+        partial.replace(self.path / "metrics.parquet")
         self._written = time.monotonic()
 
     def write_summary(self, summary: dict[str, Any]) -> None:
@@ -103,7 +102,7 @@ def replace_text(path: Path, text: str) -> None:
     """Write ``path`` so that a reader finds the old text or the new, never a part."""
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def fresh_path(run_dir: str | Path | None) -> Path:

@@ -5,12 +5,14 @@ directory is read with its own tokenizer.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -21,6 +23,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from workbench.config import ModelConfig
 from workbench.corpora.tokens import IGNORED
@@ -59,9 +62,10 @@ def from_directory(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
         raise InputError(f"model.source {str(path)!r} is not a directory; check the path.")
     try:
         config = without_dropout(AutoConfig.from_pretrained(path, local_files_only=True))
-        model = AutoModelForCausalLM.from_pretrained(
-            path, config=config, dtype=torch.float32, local_files_only=True
-        )
+        with no_progress_bars():
+            model = AutoModelForCausalLM.from_pretrained(
+                path, config=config, dtype=torch.float32, local_files_only=True
+            )
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -70,6 +74,18 @@ def from_directory(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
             f"({reason}); save both there with save_pretrained."
         ) from None
     return model, tokenizer
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Keep `transformers` from drawing bars of its own across a run's progress."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def context_length(model: PreTrainedModel) -> float:
@@ -105,11 +121,7 @@ def mean_loss(
         tokens.split(batch_size), labels.split(batch_size), strict=True
     ):
         losses, counts = _token_losses(model, some_tokens, some_labels)
-        total += (
-            losses.sum(dtype=torch.float64).item()
-            if losses.device.type != "mps"
-            else float(losses.sum())
-        )
+        total += float(losses.sum())
         count += int(counts.sum())
     return total / max(count, 1)
 
@@ -120,7 +132,7 @@ def _token_losses(model: PreTrainedModel, tokens: Tensor, labels: Tensor) -> tup
     # GPT-2 makes positions of shape (1, tokens), which hides from Opacus which record used them.
     positions = torch.arange(inputs.shape[1], device=inputs.device).expand_as(inputs)
     logits = model(input_ids=inputs, position_ids=positions, use_cache=False).logits
-    losses = F.cross_entropy(
+    losses = cross_entropy(
         logits.float().transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
     )
     return losses, (targets != IGNORED).sum(dim=1)

@@ -36,12 +36,12 @@ class StepReport:
 
     @property
     def perplexity(self) -> float:
-        """exp of the batch's loss."""
+        """The exponential of the batch's loss."""
         return math.exp(self.loss)
 
     @property
     def heldout_perplexity(self) -> float | None:
-        """exp of the held-out loss, where it was measured."""
+        """The exponential of the held-out loss, where it was measured."""
         return None if self.heldout_loss is None else math.exp(self.heldout_loss)
 
 
@@ -61,5 +61,5 @@ class RunResult:
 
     @property
     def heldout_perplexity(self) -> float | None:
-        """exp of the held-out loss."""
+        """The exponential of the held-out loss."""
         return None if self.heldout_loss is None else math.exp(self.heldout_loss)
