@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from workbench.errors import InputError
 
@@ -31,11 +32,12 @@ def notebooks_folder(chosen: str | Path | None = None) -> Path:
     )
 
 
-def jupyter_arguments(folder: Path, extra: Sequence[str] = ()) -> list[str]:
-    """What `open_lab` passes to JupyterLab: the first notebook in an empty workspace."""
+def jupyter_arguments(folder: Path, workspaces: str | Path, extra: Sequence[str] = ()) -> list[str]:
+    """What `open_lab` passes to JupyterLab, which remembers its open tabs in ``workspaces``."""
     return [
         f"--ServerApp.root_dir={folder}",
-        f"--LabApp.default_url=/lab/tree/{FIRST_NOTEBOOK}?reset",
+        f"--LabApp.default_url=/lab/tree/{FIRST_NOTEBOOK}",
+        f"--LabApp.workspaces_dir={workspaces}",
         "--LabApp.news_url=None",
         "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
         "--LabApp.extension_manager=readonly",
@@ -57,4 +59,6 @@ def open_lab(extra: Sequence[str] = (), notebooks: str | Path | None = None) -> 
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
     from jupyterlab.labapp import main
 
-    main(jupyter_arguments(folder, extra))
+    # Tabs of another project's files would be restored as errors, so every start is a fresh one.
+    with TemporaryDirectory(prefix="workbench-") as workspaces:
+        main(jupyter_arguments(folder, workspaces, extra))
