@@ -139,7 +139,7 @@ def _text(path: Path, _field: str) -> list[str]:
 
 def _jsonl(path: Path, field: str) -> list[str]:
     texts = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -150,15 +150,22 @@ def _jsonl(path: Path, field: str) -> list[str]:
             raise InputError(f"Line {number} of {path} is not a JSON object; correct that line.")
         if not isinstance(row.get(field), str):
             raise _no_column(f"line {number} of {path}", field, row)
-        texts.append(row[field])
+        # JSON can escape half a surrogate pair, which is no text and cannot be hashed or encoded.
+        texts.append(row[field].encode("utf-8", "replace").decode("utf-8"))
     return texts
 
 
 def _csv(path: Path, field: str) -> list[str]:
+    csv.field_size_limit(2**31 - 1)  # a record may be longer than the reader's 131 072 characters
     rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
-    if field not in (rows.fieldnames or ()):
-        raise _no_column(path, field, rows.fieldnames or ())
-    return [row[field] or "" for row in rows]
+    try:
+        if field not in (rows.fieldnames or ()):
+            raise _no_column(path, field, rows.fieldnames or ())
+        return [row[field] or "" for row in rows]
+    except csv.Error as error:
+        raise InputError(
+            f"{path} is not CSV near line {rows.line_num + 1} ({error}); correct that line."
+        ) from None
 
 
 def _parquet(path: Path, field: str) -> list[str]:
