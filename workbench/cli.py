@@ -102,5 +102,15 @@ def sigma(
         _say(f"σ = {noise:g} gives {guarantee}")
 
 
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.option("--notebooks", metavar="FOLDER", help="Open this copy of the notebooks instead.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def lab(notebooks: str | None, arguments: tuple[str, ...]) -> None:
+    """Open JupyterLab on the series; ARGUMENTS such as --port 8890 are JupyterLab's own."""
+    from workbench.lab import open_lab
+
+    open_lab(arguments, notebooks)
+
+
 def _say(answer: str | dict[str, Any]) -> None:
     click.echo(answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False))

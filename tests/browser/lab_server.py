@@ -75,8 +75,7 @@ def running_lab(folder: Path) -> Iterator[LabServer]:
             _wait_until_answering(server, process)
             yield server
         finally:
-            process.terminate()
-            process.wait(timeout=30)
+            _stop(process)
 
 
 @contextmanager
@@ -186,7 +185,8 @@ def lab_page(browser: "Browser", server: LabServer, *, width: int = 1280) -> Ite
 
 def _command(notebooks: Path, port: int) -> list[str]:
     return [
-        *(sys.executable, "-m", "workbench.cli", "lab", "--notebooks", str(notebooks)),
+        *(sys.executable, "-c", "from workbench.cli import main; main()"),
+        *("lab", "--notebooks", str(notebooks)),
         *("--no-browser", "--allow-root", "--LabApp.expose_app_in_browser=True"),
         *(f"--ServerApp.port={port}", "--ServerApp.port_retries=0"),
         f"--IdentityProvider.token={TOKEN}",
@@ -208,6 +208,15 @@ def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _wait_until_answering(server: LabServer, process: subprocess.Popen[bytes]) -> None:
