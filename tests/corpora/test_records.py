@@ -111,7 +111,7 @@ def test_corpora_that_cannot_be_used_are_refused_in_one_sentence(tmp_path: Path)
     not_json = tmp_path / "a.jsonl"
     not_json.write_text('{"text": "fine"}\nnot json\n')
     broken = tmp_path / "broken.csv"
-    broken.write_bytes(b"text\none\rtwo\n")
+    broken.write_text('text\n"never closed\n')
     csv = _written(tmp_path / "a.csv", TEXTS)
     numbers = tmp_path / "numbers.parquet"
     pd.DataFrame({"text": [1, 2]}).to_parquet(numbers)

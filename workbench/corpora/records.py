@@ -157,14 +157,16 @@ def _jsonl(path: Path, field: str) -> list[str]:
 
 def _csv(path: Path, field: str) -> list[str]:
     csv.field_size_limit(2**31 - 1)  # a record may be longer than the reader's 131 072 characters
-    rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
+    rows = csv.DictReader(
+        io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""), strict=True
+    )
     try:
         if field not in (rows.fieldnames or ()):
             raise _no_column(path, field, rows.fieldnames or ())
         return [row[field] or "" for row in rows]
     except csv.Error as error:
         raise InputError(
-            f"{path} is not CSV near line {rows.line_num + 1} ({error}); correct that line."
+            f"{path} is not CSV at line {rows.line_num} ({error}); correct that line."
         ) from None
 
 
