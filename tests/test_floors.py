@@ -1,0 +1,69 @@
+"""The house stands: imports go down, and nothing heavy is carried up before it is needed."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "workbench"
+FLOORS = {
+    **dict.fromkeys(["config", "corpora", "errors", "fast", "presets"], 1),
+    "privacy": 2,
+    **dict.fromkeys(["training", "audit"], 3),
+    **dict.fromkeys(["scaling", "production", "readings"], 4),
+    **dict.fromkeys(["figures", "cli", "lab"], 5),
+    "panels": 6,
+}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+HEAVY = ["torch", "transformers", "opacus", "plotly", "ipywidgets"]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_downwards(path: Path):
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if room == "__init__":
+        return
+    source = path.read_text(encoding="utf-8")
+    for imported in rooms_imported(source):
+        assert FLOORS[imported] <= FLOORS[room], f"{room} imports {imported} from a floor above"
+
+
+def test_an_import_inside_a_function_counts():
+    source = "def late():\n    from workbench import panels\n    import workbench.cli\n"
+    assert set(rooms_imported(source)) == {"panels", "cli"}
+
+
+@pytest.mark.parametrize(
+    ("statement", "unwanted"),
+    [
+        ("import workbench", HEAVY),
+        ("from workbench import privacy", ["torch", "transformers", "opacus"]),
+        ("from workbench import cli", HEAVY),
+    ],
+)
+def test_heavy_packages_load_when_first_used(statement: str, unwanted: list[str]):
+    probe = f"import sys; {statement}; print(*sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, check=True
+    )
+    assert set(unwanted) & set(result.stdout.split()) == set()
+
+
+def rooms_imported(source: str) -> Iterator[str]:
+    """The rooms of the package that a module imports, wherever in it the import stands."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports name their room in full"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            top, _, rest = name.partition(".")
+            room = rest.partition(".")[0]
+            if top == "workbench" and room in FLOORS:
+                yield room
