@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,16 +60,29 @@ class LabServer:
         shutil.copytree(NOTEBOOKS, self.notebooks, dirs_exist_ok=True)
 
 
+def workbench_lab(arguments: list[str]) -> list[str]:
+    """``workbench lab`` with these arguments, as a command."""
+    return [sys.executable, "-c", "from workbench.cli import main; main()", "lab", *arguments]
+
+
 @contextmanager
-def running_lab(folder: Path) -> Iterator[LabServer]:
-    """Serve a copy of the notebooks from ``folder`` until the block ends."""
+def running_lab(
+    folder: Path, command: Callable[[list[str]], list[str]] = workbench_lab
+) -> Iterator[LabServer]:
+    """Serve a copy of the notebooks from ``folder`` until the block ends.
+
+    ``command`` makes a command of the arguments of ``workbench lab``.
+    """
     notebooks, home, log = folder / "notebooks", folder / "home", folder / "jupyter.log"
     shutil.copytree(NOTEBOOKS, notebooks)
     port = _free_port()
     server = LabServer(f"http://127.0.0.1:{port}", notebooks, home, log)
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
-            _command(notebooks, port), env=_environment(home), stdout=output, stderr=output
+            command(_arguments(notebooks, port)),
+            env=_environment(home),
+            stdout=output,
+            stderr=output,
         )
         try:
             _wait_until_answering(server, process)
@@ -183,10 +196,9 @@ def lab_page(browser: "Browser", server: LabServer, *, width: int = 1280) -> Ite
         server.reset()
 
 
-def _command(notebooks: Path, port: int) -> list[str]:
+def _arguments(notebooks: Path, port: int) -> list[str]:
     return [
-        *(sys.executable, "-c", "from workbench.cli import main; main()"),
-        *("lab", "--notebooks", str(notebooks)),
+        *("--notebooks", str(notebooks)),
         *("--no-browser", "--allow-root", "--LabApp.expose_app_in_browser=True"),
         *(f"--ServerApp.port={port}", "--ServerApp.port_retries=0"),
         f"--IdentityProvider.token={TOKEN}",
