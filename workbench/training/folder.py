@@ -60,7 +60,7 @@ class RunFolder:
 
     def add(self, report: StepReport) -> None:
         """Keep a step's row; the file is rewritten twice a second and at every evaluation."""
-        self._rows.append(_row(report))
+        self._rows.append(metrics_row(report))
         due = time.monotonic() - self._written > _REWRITE_SECONDS
         if due or report.heldout_loss is not None:
             self.write_metrics()
@@ -69,7 +69,7 @@ class RunFolder:
         """Replace ``metrics.parquet`` by all rows so far."""
         # Parquet cannot be appended to, and a run's rows are few enough to write again.
         partial = self.path / ".metrics.parquet.partial"
-        pd.DataFrame(self._rows, columns=_COLUMNS).to_parquet(partial, index=False)
+        pd.DataFrame(self._rows, columns=METRICS).to_parquet(partial, index=False)
         partial.replace(self.path / "metrics.parquet")
         self._written = time.monotonic()
 
@@ -122,7 +122,7 @@ def fresh_path(run_dir: str | Path | None) -> Path:
     return path
 
 
-_COLUMNS = [
+METRICS = [
     "step",
     "loss",
     "perplexity",
@@ -137,7 +137,8 @@ _COLUMNS = [
 ]
 
 
-def _row(report: StepReport) -> dict[str, Any]:
+def metrics_row(report: StepReport) -> dict[str, Any]:
+    """A step as a row of the metrics, by `METRICS`; NaN for what the step has not."""
     norms = report.gradient_norms
     low, median, high = np.quantile(norms, [0.1, 0.5, 0.9]) if norms.size else [np.nan] * 3
     return {
