@@ -158,9 +158,28 @@ class RunConfig(Frozen):
             ) from None
         return cls.from_yaml(text)
 
+    def steps(self, dataset_size: int) -> int:
+        """Optimizer steps: as given, or from ``epochs`` passes over ``dataset_size`` records."""
+        if self.training.steps is not None:
+            return self.training.steps
+        assert self.training.epochs is not None
+        return max(
+            1, round(self.training.epochs * dataset_size / self.training.expected_batch_size)
+        )
+
+    def sample_rate(self, dataset_size: int) -> float:
+        """Expected batch size over data set size; `InputError` if the batch is the larger."""
+        batch = self.training.expected_batch_size
+        if batch > dataset_size:
+            raise InputError(
+                f"training.expected_batch_size is {batch} but there are {dataset_size} training "
+                "records; choose a smaller batch or more data."
+            )
+        return batch / dataset_size
+
     def to_yaml(self) -> str:
         """YAML text that `from_yaml` reads back to an equal configuration."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
     def with_changes(self, changes: Mapping[str, Any]) -> Self:
         """A copy with dotted fields replaced, validated: ``{"training.steps": 10}``."""

@@ -22,7 +22,7 @@ import numpy as np
 
 from workbench.config import Accountant, NeighbouringRelation, Sampling
 from workbench.errors import InputError, positive, probability, whole
-from workbench.privacy.pld import POISSON, Batches, settled
+from workbench.privacy.pld import POISSON, Batches, rounding, settled
 from workbench.privacy.schedule import History
 
 if TYPE_CHECKING:
@@ -108,15 +108,7 @@ def compose(
     _refuse_what_is_not_covered(accountant, batches)
     match accountant:
         case "pld":
-            value, trusted = settled(
-                lambda pld: float(pld.get_epsilon_for_delta(delta)),
-                checked,
-                delta=delta,
-                batches=batches,
-            )
-            if trusted or sampling != "poisson":
-                return value
-            return min(value, float(_rdp(checked, batches).get_epsilon(delta)))
+            return _pld_epsilon(checked, delta, batches)
         case "rdp":
             return float(_rdp(checked, batches).get_epsilon(delta))
         case "prv":
@@ -140,6 +132,7 @@ def delta(
             value, trusted = settled(
                 lambda pld: float(pld.get_delta_for_epsilon(epsilon)), checked, delta=_TYPICAL_DELTA
             )
+            value += rounding(checked)
             return value if trusted else min(value, float(_rdp(checked).get_delta(epsilon)))
         case "rdp":
             return float(_rdp(checked).get_delta(epsilon))
@@ -199,6 +192,26 @@ def _refuse_what_is_not_covered(accountant: Accountant, batches: Batches) -> Non
         raise InputError(
             f"{batches.sampling!r} sampling needs {' and '.join(missing)}; give a value."
         )
+
+
+def _pld_epsilon(history: History, delta: float, batches: Batches) -> float:
+    """The settled reading; where rounding drowns it, the Rényi bound if that is lower."""
+    target = delta - rounding(history)
+    if target > 0:
+        value, trusted = settled(
+            lambda pld: float(pld.get_epsilon_for_delta(target)),
+            history,
+            delta=delta,
+            batches=batches,
+        )
+        if trusted:
+            return value
+    if batches.sampling != "poisson":
+        raise InputError(
+            f"delta is {delta:g} but over so many steps a privacy loss distribution cannot resolve "
+            "it; raise delta."
+        )
+    return float(_rdp(history, batches).get_epsilon(delta))
 
 
 def rdp_of_best(history: History, delta: float, *, mean: float, shape: float) -> float:

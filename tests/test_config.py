@@ -1,0 +1,154 @@
+"""The configuration: round trips, one-sentence errors, and a runtime that cannot touch ε."""
+
+import inspect
+import typing
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from workbench import privacy
+from workbench.config import (
+    CorpusConfig,
+    PrivacyConfig,
+    RunConfig,
+    RuntimeConfig,
+    TrainingConfig,
+)
+from workbench.errors import InputError
+
+_positive = st.floats(1e-3, 1e3, allow_nan=False)
+
+_privacy = st.builds(
+    PrivacyConfig,
+    noise_multiplier=_positive,
+    target_epsilon=st.none(),
+    delta=st.floats(1e-12, 0.5),
+    max_grad_norm=_positive,
+    sampling=st.sampled_from(["poisson", "truncated_poisson", "fixed_size", "shuffle"]),
+    neighbouring_relation=st.sampled_from(["add_or_remove_one", "replace_one"]),
+    accountant=st.sampled_from(["pld", "rdp", "prv"]),
+)
+_runtime = st.builds(
+    RuntimeConfig,
+    device=st.sampled_from(["auto", "cpu", "cuda", "mps"]),
+    physical_batch_size=st.integers(1, 4096),
+    precision=st.sampled_from(["float32", "bf16"]),
+    threads=st.none() | st.integers(1, 64),
+)
+_training = st.builds(
+    TrainingConfig,
+    expected_batch_size=st.integers(1, 10**7),
+    steps=st.integers(1, 10**7),
+    epochs=st.none(),
+    learning_rate=_positive,
+    evaluate_every=st.integers(1, 1000),
+)
+_corpus = st.builds(
+    CorpusConfig,
+    source=st.text(min_size=1, max_size=30),
+    record_tokens=st.integers(2, 4096),
+)
+_runs = st.builds(
+    RunConfig,
+    privacy=_privacy,
+    corpus=_corpus,
+    training=_training,
+    runtime=_runtime,
+    seed=st.integers(0, 2**31),
+)
+
+
+@given(_runs)
+@settings(deadline=None, derandomize=True, max_examples=100)
+def test_yaml_round_trip_loses_nothing(config: RunConfig) -> None:
+    assert RunConfig.from_yaml(config.to_yaml()) == config
+
+
+@given(_privacy, _training, st.lists(_runtime, min_size=2, max_size=4))
+@settings(deadline=None, derandomize=True, max_examples=50)
+def test_the_runtime_cannot_change_what_privacy_reads(
+    wanted: PrivacyConfig, training: TrainingConfig, runtimes: list[RuntimeConfig]
+) -> None:
+    runs = [RunConfig(privacy=wanted, training=training, runtime=each) for each in runtimes]
+    size = training.expected_batch_size * 10
+    read = {(run.privacy, run.sample_rate(size), run.steps(size)) for run in runs}
+    assert len(read) == 1
+
+
+def test_no_public_function_of_privacy_takes_a_runtime_or_a_whole_run() -> None:
+    for name in privacy.__all__:
+        public = getattr(privacy, name)
+        for hint in typing.get_type_hints(public.__init__ if inspect.isclass(public) else public):
+            assert "runtime" not in hint
+        annotations = inspect.signature(public).parameters.values()
+        assert not any("RunConfig" in str(p.annotation) for p in annotations), name
+        assert not any("RuntimeConfig" in str(p.annotation) for p in annotations), name
+
+
+def test_privacy_does_not_mention_the_runtime_anywhere() -> None:
+    fields = set(RuntimeConfig.model_fields)
+    private = set(PrivacyConfig.model_fields) | set(TrainingConfig.model_fields)
+    assert not fields & (private | set(CorpusConfig.model_fields))
+
+
+def test_a_configuration_is_immutable() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        RunConfig().privacy.delta = 0.1  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_changes_are_validated_and_leave_the_original_alone() -> None:
+    before = RunConfig()
+    after = before.with_changes({"privacy.delta": 1e-6, "seed": 3})
+    assert (after.privacy.delta, after.seed) == (1e-6, 3)
+    assert (before.privacy.delta, before.seed) == (1e-5, 0)
+    with pytest.raises(InputError, match=r"training\.steps"):
+        before.with_changes({"training.steps": 0})
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"privacy.noise_multiplier": 0.0}, "privacy.noise_multiplier"),
+        ({"privacy.noise_multiplier": -1.0}, "privacy.noise_multiplier"),
+        ({"privacy.noise_multiplier": float("nan")}, "privacy.noise_multiplier"),
+        ({"privacy.noise_multiplier": float("inf")}, "privacy.noise_multiplier"),
+        ({"privacy.delta": 1.0}, "privacy.delta"),
+        ({"privacy.delta": 0.0}, "privacy.delta"),
+        ({"privacy.target_epsilon": 3.0}, "exactly one of noise_multiplier and target_epsilon"),
+        ({"training.epochs": 1.0}, "exactly one of steps and epochs"),
+        ({"training.expected_batch_size": 0}, "training.expected_batch_size"),
+        ({"runtime.device": "tpu"}, "runtime.device"),
+        ({"privacy.sigma": 1.0}, "privacy.sigma"),
+    ],
+)
+def test_bad_values_get_one_sentence_naming_the_field(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(InputError) as caught:
+        RunConfig().with_changes(changes)
+    message = str(caught.value)
+    assert field in message
+    assert "\n" not in message
+    assert message.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("just words", "not a YAML mapping"),
+        ("privacy: [", "not YAML"),
+        ("privacy: 3", "privacy"),
+        ("training: {steps: abc}", "training.steps"),
+    ],
+)
+def test_bad_yaml_gets_one_sentence(text: str, says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        RunConfig.from_yaml(text)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Any) -> None:
+    with pytest.raises(InputError, match=r"gone\.yaml: No such file"):
+        RunConfig.load(tmp_path / "gone.yaml")
