@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "workbench"
 FLOORS = {
     **dict.fromkeys(["config", "corpora", "errors", "fast", "presets"], 1),
     "privacy": 2,
-    **dict.fromkeys(["training", "audit"], 3),
-    **dict.fromkeys(["scaling", "production", "readings"], 4),
+    **dict.fromkeys(["training", "audit", "readings"], 3),
+    **dict.fromkeys(["scaling", "production"], 4),
     **dict.fromkeys(["figures", "cli", "lab"], 5),
     "panels": 6,
 }

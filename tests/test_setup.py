@@ -1,16 +1,19 @@
 """What installs the project agrees with itself: pyproject.toml, the lock and environment.yml."""
 
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from tools.lock import pins
+from workbench.cli import main
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -24,6 +27,9 @@ LOCK_LINES = [
     for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
     if line and not line.startswith("#")
 ]
+README_EXAMPLES = re.findall(
+    r"^\$ (workbench .+)\n(.+)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+)
 LOCKED = dict(line.split("==") for line in LOCK_LINES)
 
 
@@ -56,6 +62,12 @@ def test_conda_and_binder_install_the_same_project():
     assert from_pip == {"pip": [f"-e .[{','.join(EXTRAS)}]"]}
     version = python.removeprefix("python=")
     assert SpecifierSet(PROJECT["requires-python"]).contains(version)
+
+
+@pytest.mark.parametrize(("command", "answer"), README_EXAMPLES)
+def test_the_examples_of_the_readme_run_and_answer_as_printed(command: str, answer: str):
+    result = CliRunner().invoke(main, shlex.split(command)[1:])
+    assert result.output == f"{answer}\n"
 
 
 def test_the_licence_is_whole():

@@ -65,6 +65,12 @@ def test_keeps_code_in_the_package(path: Path):
                 assert lines <= 10, f"{node.name} belongs in workbench/: it has {lines} lines"
 
 
+@each_notebook
+def test_is_listed_in_the_readme(path: Path):
+    readme = (path.parents[1] / "README.md").read_text(encoding="utf-8")
+    assert f"(notebooks/{path.name})" in readme
+
+
 def test_a_printed_warning_is_a_complaint():
     cell = nbformat.v4.new_code_cell()
     cell.outputs = [nbformat.v4.new_output("stream", name="stderr", text="UserWarning: beware")]
