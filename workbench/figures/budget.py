@@ -1,0 +1,77 @@
+"""ε as training goes on, against the target."""
+
+import math
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from workbench.figures.theme import BLUE, LEGEND, ORANGE, PINK, Traces, axis, figure, layout
+from workbench.readings import BudgetCurve
+
+_NOTHING = np.array([np.nan])
+
+
+def budget_traces(
+    curve: BudgetCurve,
+    *,
+    steps: int,
+    epsilon: float,
+    target_epsilon: float,
+    pinned: BudgetCurve | None = None,
+) -> Traces:
+    """The curve, the point on it, the target, and a pinned curve beside it."""
+    ends = curve.steps[[0, -1]]
+    return {
+        "pinned": {
+            "x": pinned.steps if pinned else _NOTHING,
+            "y": pinned.epsilon if pinned else _NOTHING,
+        },
+        "target ε": {"x": ends, "y": np.full(2, target_epsilon)},
+        "ε after T steps": {"x": curve.steps, "y": curve.epsilon},
+        "this run": {"x": np.array([float(steps)]), "y": np.array([epsilon])},
+    }
+
+
+def budget_ranges(curve: BudgetCurve, target_epsilon: float) -> dict[str, Any]:
+    """Layout changes that show all steps, and ε by whole decades around curve and target."""
+    shown = curve.epsilon[np.isfinite(curve.epsilon) & (curve.epsilon > 0)]
+    low = min([*shown, target_epsilon])
+    high = max([*shown, target_epsilon])
+    decades = [max(-4, math.floor(math.log10(low))), min(5, math.ceil(math.log10(high) + 0.05))]
+    return {"xaxis_range": list(np.log10(curve.steps[[0, -1]])), "yaxis_range": decades}
+
+
+def budget_figure(
+    curve: BudgetCurve, *, steps: int, epsilon: float, target_epsilon: float, height: int = 300
+) -> go.Figure:
+    """ε against steps, both logarithmic, with the target as a dashed line."""
+    changing = budget_traces(curve, steps=steps, epsilon=epsilon, target_epsilon=target_epsilon)
+    traces = {name: {**style, **changing[name]} for name, style in _STYLES.items()}
+    built = figure(
+        traces,
+        layout(
+            height=height,
+            xaxis=axis("steps T", log=True),
+            yaxis=axis("ε (preview)", log=True),
+            **LEGEND,
+        ),
+    )
+    return built.update_layout(**budget_ranges(curve, target_epsilon))
+
+
+_HOVER = "%{x:,.4s} steps · ε %{y:.3g}<extra>%{fullData.name}</extra>"
+_STYLES: dict[str, dict[str, Any]] = {
+    "target ε": {"mode": "lines", "line": {"color": ORANGE, "width": 2, "dash": "dash"}},
+    "pinned": {"mode": "lines", "line": {"color": PINK, "width": 3, "dash": "dot"}},
+    "ε after T steps": {
+        "mode": "lines",
+        "line": {"color": BLUE, "width": 3},
+        "hovertemplate": _HOVER,
+    },
+    "this run": {
+        "mode": "markers",
+        "marker": {"symbol": "circle-open", "size": 14, "color": BLUE, "line": {"width": 3}},
+        "hovertemplate": _HOVER,
+    },
+}

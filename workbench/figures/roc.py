@@ -1,0 +1,69 @@
+"""The ROC ceiling: the best that any membership test can do against the current point."""
+
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from workbench.figures.theme import BLUE, GREEN, GREY, LEGEND, ORANGE, PINK, Traces, axis, figure
+from workbench.figures.theme import layout as shared_layout
+from workbench.readings import Ceilings
+
+_HOVER = "FPR %{x:.2g} · TPR ≤ %{y:.3g}<extra>%{fullData.name}</extra>"
+_STYLES: dict[str, dict[str, Any]] = {
+    "guessing": {"line": {"color": GREY, "width": 1}},
+    "pinned, as Gaussian": {"line": {"color": PINK, "width": 3, "dash": "dot"}},
+    "(ε, δ)": {"line": {"color": ORANGE, "width": 3, "dash": "dash"}},
+    "μ-GDP": {"line": {"color": GREEN, "width": 3, "dash": "dashdot"}},
+    "the mechanism": {"line": {"color": BLUE, "width": 3}},
+}
+
+
+def roc_traces(
+    bounds: Ceilings, mechanism: np.ndarray | None = None, pinned: Ceilings | None = None
+) -> Traces:
+    """The three ceilings; the mechanism's own is absent until it has been computed."""
+    rates = bounds.false_positive_rate
+    nothing = np.full(rates.shape, np.nan)
+    curves = {
+        "guessing": rates,
+        "pinned, as Gaussian": pinned.gaussian if pinned else nothing,
+        "(ε, δ)": bounds.epsilon_delta,
+        "μ-GDP": bounds.gaussian,
+        "the mechanism": nothing if mechanism is None else mechanism,
+    }
+    return {name: {"x": rates, "y": curve} for name, curve in curves.items()}
+
+
+def roc_scale(*, log: bool) -> dict[str, Any]:
+    """Layout changes that put both axes on a logarithmic or a linear scale."""
+    if log:
+        shared = {"type": "log", "dtick": 1}
+        return {"xaxis": {**shared, "range": [-6, 0]}, "yaxis": {**shared, "range": [-6, 0.05]}}
+    shared = {"type": "linear", "dtick": 0.25, "range": [0, 1.02]}
+    return {"xaxis": shared, "yaxis": shared}
+
+
+def roc_figure(
+    bounds: Ceilings,
+    mechanism: np.ndarray | None = None,
+    *,
+    log: bool = True,
+    height: int = 300,
+) -> go.Figure:
+    """True against false positive rate, with guessing as the thin diagonal."""
+    changing = roc_traces(bounds, mechanism)
+    traces = {
+        name: {"mode": "lines", "hovertemplate": _HOVER, **style, **changing[name]}
+        for name, style in _STYLES.items()
+    }
+    built = figure(
+        traces,
+        shared_layout(
+            height=height,
+            xaxis=axis("false positive rate"),
+            yaxis=axis("true positive rate, at most"),
+            **LEGEND,
+        ),
+    )
+    return built.update_layout(**roc_scale(log=log))

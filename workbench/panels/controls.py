@@ -1,0 +1,145 @@
+"""Widgets that panels share: a slider with its number field, a copy box, the style sheet.
+
+A slider has no accessible name of its own, so every quantity also has a labelled text field, which
+takes any number (``1e-5``, ``13e9``) and refuses the rest in words.
+"""
+
+import html
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import ipywidgets as widgets
+import traitlets
+
+from workbench.errors import InputError
+
+_ASSETS = Path(__file__).parent / "assets"
+STYLE = f"<style>{(_ASSETS / 'style.css').read_text(encoding='utf-8')}</style>"
+
+
+class Knob:
+    """A quantity as a logarithmic slider with a linked text field; ``value`` is exact.
+
+    ``on_change(name, value)`` is called when the user moves either; ``on_bad_input(error)`` when
+    the field holds no number in range, after which the field shows the last good value again.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        label: str,
+        tooltip: str,
+        *,
+        low: float,
+        high: float,
+        whole: bool = False,
+        on_change: Callable[[str, float], None],
+        on_bad_input: Callable[[InputError], None],
+    ) -> None:
+        self.name, self._label, self._tooltip = name, label, tooltip
+        self._low, self._high, self._whole = low, high, whole
+        self._on_change, self._on_bad_input = on_change, on_bad_input
+        self._quiet = False
+        self.value = low
+        self.slider = widgets.FloatLogSlider(
+            description=label,
+            tooltip=tooltip,
+            min=math.log10(low),
+            max=math.log10(high),
+            step=0.01,
+            readout=False,
+            continuous_update=True,
+            style={"description_width": "118px"},
+            layout={"flex": "1 1 auto", "min_width": "0", "width": "auto"},
+        )
+        self.field = widgets.Text(
+            tooltip=f"{label}: {tooltip} Type a number.",
+            continuous_update=False,
+            layout={"width": "92px", "flex": "0 0 auto"},
+        )
+        self.row = widgets.HBox([self.slider, self.field], layout={"width": "100%"})
+        self.slider.observe(self._slid, names="value")
+        self.field.observe(self._typed, names="value")
+
+    def show(self, value: float) -> None:
+        """Show ``value`` without calling back."""
+        self.value = value
+        self._quiet = True
+        try:
+            self.slider.value = min(max(value, self._low), self._high)
+            self.field.value = written(value, whole=self._whole)
+        finally:
+            self._quiet = False
+
+    def disable(self, disabled: bool) -> None:
+        """Make the knob follow instead of lead, or lead again."""
+        self.slider.disabled = self.field.disabled = disabled
+
+    def _slid(self, change: dict[str, Any]) -> None:
+        if self._quiet:
+            return
+        value = change["new"]
+        value = float(round(value)) if self._whole else float(f"{value:.4g}")
+        if value != self.value:
+            self.value = value
+            self._quiet = True
+            self.field.value = written(value, whole=self._whole)
+            self._quiet = False
+            self._on_change(self.name, value)
+
+    def _typed(self, change: dict[str, Any]) -> None:
+        if self._quiet:
+            return
+        try:
+            value = number(self._label, change["new"])
+        except InputError as error:
+            self.show(self.value)
+            self._on_bad_input(error)
+            return
+        if self._whole and math.isfinite(value):
+            value = float(round(value))
+        self.show(value)
+        self._on_change(self.name, value)
+
+
+def number(label: str, text: str) -> float:
+    """The finite number that ``text`` writes; raises `InputError` naming ``label``."""
+    cleaned = text.replace(",", "").replace("_", "").replace(" ", "")
+    try:
+        value = float(cleaned)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"{label} is {text!r} but must be a number; type one such as 100 or 1e-5.")
+    return value
+
+
+def written(value: float, *, whole: bool = False) -> str:
+    """A number as a person writes it: 19 000 as 19,000, small and huge ones with an exponent."""
+    if whole and abs(value) < 1e8:
+        return f"{value:,.0f}"
+    text = f"{value:.4g}"
+    return text.replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
+
+
+class CopyBox(anywidget.AnyWidget):
+    """Text to take away: a read-only text area and a button that copies it."""
+
+    text = traitlets.Unicode("").tag(sync=True)
+    label = traitlets.Unicode("Copy").tag(sync=True)
+    _esm = _ASSETS / "copy_box.js"
+
+
+def status_line() -> widgets.HTML:
+    """One line for what went wrong or deserves a warning, read out by screen readers."""
+    return widgets.HTML(value=status_html(""))
+
+
+def status_html(message: str, *, kind: str = "") -> str:
+    """The line's content; ``kind`` such as "Not used" or "Warning" says it in words."""
+    lead = f"<b>{html.escape(kind)}:</b> " if kind else ""
+    line = f"{lead}{html.escape(message)}"
+    return f'<div class="wb-status" role="status" aria-live="polite">{line}</div>'
