@@ -42,4 +42,4 @@ def test_bad_values_name_the_field(bad: float) -> None:
     with pytest.raises(InputError, match="mean_gradient_norm"):
         privacy.article_nsr(1.0, 1.0, 4.0, bad)
     with pytest.raises(InputError, match="batch_size"):
-        privacy.noise_batch_ratio(1.0, np.full(2, bad))
+        privacy.noise_batch_ratio(1.0, np.asarray([1.0, bad], dtype=np.float64))

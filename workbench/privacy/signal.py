@@ -1,6 +1,6 @@
 """How loud the noise of one DP-SGD step is, by three conventions that must not be mixed up.
 
-All take floats or arrays that broadcast, and return what numpy's arithmetic gives.
+All take floats and give a float, or take arrays that broadcast and give an array.
 
 >>> noise_batch_ratio(1.0, 1024)
 0.0009765625
@@ -9,17 +9,16 @@ All take floats or arrays that broadcast, and return what numpy's arithmetic giv
 '16.536 = √(d/B) = 16.536'
 """
 
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from workbench.errors import InputError
 
-Number = TypeVar("Number", float, NDArray[np.float64])
+Number = float | np.ndarray
 
 
-def noise_batch_ratio(noise_multiplier: Number, batch_size: Number) -> Number:
+def noise_batch_ratio(noise_multiplier: Number, batch_size: Number) -> Any:
     """σ/B: the standard deviation of the noise on the mean clipped gradient when C = 1.
 
     McKenna et al. 2025 (arXiv 2501.18914), the variable of their scaling laws.
@@ -34,7 +33,7 @@ def update_noise_to_signal(
     batch_size: Number,
     n_params: Number,
     mean_gradient_norm: Number,
-) -> Number:
+) -> Any:
     """σC√d/(B‖ḡ‖): length of the step's noise vector over length of the mean gradient.
 
     ``mean_gradient_norm`` is the norm of the *mean* clipped gradient, not the mean of the records'
@@ -47,7 +46,7 @@ def update_noise_to_signal(
         n_params=n_params,
         mean_gradient_norm=mean_gradient_norm,
     )
-    noise = noise_multiplier * max_grad_norm * _root(n_params)
+    noise = noise_multiplier * max_grad_norm * n_params**0.5
     return noise / (batch_size * mean_gradient_norm)
 
 
@@ -56,7 +55,7 @@ def article_nsr(
     max_grad_norm: Number,
     batch_size: Number,
     mean_gradient_norm: Number,
-) -> Number:
+) -> Any:
     """σC/(√B ḡ): the article's noise-to-signal ratio, a convention of its own.
 
     It has no dimension d and a square root of B where the update has B, so doubling the batch
@@ -68,10 +67,10 @@ def article_nsr(
         batch_size=batch_size,
         mean_gradient_norm=mean_gradient_norm,
     )
-    return noise_multiplier * max_grad_norm / (_root(batch_size) * mean_gradient_norm)
+    return noise_multiplier * max_grad_norm / (batch_size**0.5 * mean_gradient_norm)
 
 
-def _require_positive(**values: float | np.ndarray) -> None:
+def _require_positive(**values: Number) -> None:
     for name, value in values.items():
         array = np.asarray(value, dtype=float)
         if not np.all(np.isfinite(array) & (array > 0)):
@@ -80,7 +79,3 @@ def _require_positive(**values: float | np.ndarray) -> None:
                 if array.size == 1 or np.isfinite(array).all()
                 else f"{name} has a value that is not finite; leave it out."
             )
-
-
-def _root(value: Number) -> Number:
-    return value**0.5  # pyright: ignore[reportReturnType]  numpy types a power as Any
