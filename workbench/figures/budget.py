@@ -26,6 +26,7 @@ def budget_traces(
         "pinned": {
             "x": pinned.steps if pinned else _NOTHING,
             "y": pinned.epsilon if pinned else _NOTHING,
+            "showlegend": pinned is not None,
         },
         "target ε": {"x": ends, "y": np.full(2, target_epsilon)},
         "ε after T steps": {"x": curve.steps, "y": curve.epsilon},
@@ -53,7 +54,7 @@ def budget_figure(
         layout(
             height=height,
             xaxis=axis("steps T", log=True),
-            yaxis=axis("ε (preview)", log=True),
+            yaxis=axis("ε (preview)", log=True, dtick="D2"),
             **LEGEND,
         ),
     )

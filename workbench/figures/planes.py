@@ -21,7 +21,7 @@ def surface_traces(privacy: Plane, noise: Plane, article: Lines) -> Traces:
         **_levels("privacy", privacy.lines, privacy.axes.batch),
         "noise": _heat(noise),
         **_levels("noise", noise.lines, noise.axes.batch),
-        **_levels("article", article, noise.axes.batch, text="article’s NSR {:g}"),
+        **_levels("article", article, noise.axes.batch, text="NSR {:g}", at=0.15),
     }
 
 
@@ -66,7 +66,7 @@ def planes_figure(
     article: Lines,
     held: Lines,
     pinned: Point | None = None,
-    height: int = 340,
+    height: int = 350,
 ) -> go.Figure:
     """The whole picture from its results; batch and σ on logarithmic axes."""
     changing = {
@@ -91,31 +91,32 @@ def _heat(plane: Plane) -> dict[str, Any]:
     }
 
 
-def _levels(name: str, lines: Lines, batch: np.ndarray, *, text: str = "{:g}") -> Traces:
+def _levels(
+    name: str, lines: Lines, batch: np.ndarray, *, text: str = "{:,g}", at: float = 0.92
+) -> Traces:
     """All curves of a family as one trace with gaps, and their labels as another."""
     gap = [np.nan]
     xs = [np.concatenate([batch, gap]) for _ in lines.levels] or [np.array(gap)]
     ys = [np.concatenate([sigma, gap]) for sigma in lines.sigma] or [np.array(gap)]
-    at = [_label_place(sigma) for sigma in lines.sigma]
-    places = [
+    labelled = [
         (index, level, sigma)
-        for index, level, sigma in zip(at, lines.levels, lines.sigma, strict=True)
-        if index is not None
+        for level, sigma in zip(lines.levels, lines.sigma, strict=True)
+        if (index := _label_place(sigma, at)) is not None
     ]
     return {
         f"{name} lines": {"x": np.concatenate(xs), "y": np.concatenate(ys)},
         f"{name} labels": {
-            "x": np.array([batch[index] for index, _, _ in places]),
-            "y": np.array([sigma[index] for index, _, sigma in places]),
-            "text": [text.format(level) for _, level, _ in places],
+            "x": np.array([batch[index] for index, _, _ in labelled]),
+            "y": np.array([sigma[index] for index, _, sigma in labelled]),
+            "text": [text.format(level) for _, level, _ in labelled],
         },
     }
 
 
-def _label_place(sigma: np.ndarray) -> int | None:
-    """Index two thirds along the visible part of a curve; none for a curve too short to label."""
+def _label_place(sigma: np.ndarray, at: float) -> int | None:
+    """Index at a fraction of the visible part of a curve; none for a curve too short to label."""
     visible = np.flatnonzero(np.isfinite(sigma))
-    return int(visible[len(visible) * 2 // 3]) if len(visible) >= 5 else None
+    return int(visible[int(len(visible) * at)]) if len(visible) >= 5 else None
 
 
 def _fixed_styles() -> dict[str, dict[str, Any]]:
@@ -126,7 +127,7 @@ def _fixed_styles() -> dict[str, dict[str, Any]]:
         ("privacy", _PALE_BLUE, (-2, 3), "ε %{customdata:.3g} (preview)"),
         ("noise", _PALE_ORANGE, (-3, 4), "noise-to-signal %{customdata:.3g}"),
     ):
-        place = dict(zip(("xaxis", "yaxis"), _SIDES[side], strict=True))
+        place: dict[str, str] = dict(zip(("xaxis", "yaxis"), _SIDES[side], strict=True))
         styles[side] = {
             "type": "heatmap",
             "colorscale": colours,
@@ -179,7 +180,7 @@ def _line_styles(name: str, line: dict[str, Any], place: dict[str, str]) -> dict
 
 def _layout(height: int) -> dict[str, Any]:
     batch = axis("expected batch size B", log=True, showgrid=False)
-    sigma = axis("noise multiplier σ", log=True, showgrid=False)
+    sigma = axis("noise multiplier σ", log=True, dtick="D2", showgrid=False)
     titles = [
         {
             "text": text,
@@ -193,7 +194,7 @@ def _layout(height: int) -> dict[str, Any]:
             "showarrow": False,
             "font": {"size": 13},
         }
-        for text, x in (("ε (preview)", 0.0), ("noise-to-signal of the update", 0.53))
+        for text, x in (("ε (preview)", 0.0), ("noise to signal (dotted: article)", 0.53))
     ]
     return layout(
         height=height,

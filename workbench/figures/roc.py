@@ -11,7 +11,7 @@ from workbench.readings import Ceilings
 
 _HOVER = "FPR %{x:.2g} · TPR ≤ %{y:.3g}<extra>%{fullData.name}</extra>"
 _STYLES: dict[str, dict[str, Any]] = {
-    "guessing": {"line": {"color": GREY, "width": 1}},
+    "guessing": {"line": {"color": GREY, "width": 1}, "showlegend": False},
     "pinned, as Gaussian": {"line": {"color": PINK, "width": 3, "dash": "dot"}},
     "(ε, δ)": {"line": {"color": ORANGE, "width": 3, "dash": "dash"}},
     "μ-GDP": {"line": {"color": GREEN, "width": 3, "dash": "dashdot"}},
@@ -32,7 +32,11 @@ def roc_traces(
         "μ-GDP": bounds.gaussian,
         "the mechanism": nothing if mechanism is None else mechanism,
     }
-    return {name: {"x": rates, "y": curve} for name, curve in curves.items()}
+    traces: dict[str, dict[str, Any]] = {
+        name: {"x": rates, "y": curve} for name, curve in curves.items()
+    }
+    traces["pinned, as Gaussian"]["showlegend"] = pinned is not None
+    return traces
 
 
 def roc_scale(*, log: bool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The look that all figures share, and how a live figure is redrawn.
+"""The look that all figures share.
 
 Text and axes take a middle grey that reads on white and on black; a panel's style sheet replaces
 it by the theme's own colour. Lines differ in dash or marker as well as in colour.
@@ -63,23 +63,3 @@ def figure(traces: Traces, figure_layout: Mapping[str, Any]) -> go.Figure:
         data=[{"name": name, **values} for name, values in traces.items()],
         layout=dict(figure_layout),
     )
-
-
-def live(plain: go.Figure) -> go.FigureWidget:
-    """The same figure as a widget, without the button that would upload it."""
-    widget = go.FigureWidget(plain)
-    widget._config = dict(CONFIG)
-    return widget
-
-
-def redraw(
-    widget: go.FigureWidget, traces: Traces, figure_layout: Mapping[str, Any] | None = None
-) -> None:
-    """Update the widget's traces by name, and its layout, as one message to the browser."""
-    drawn: Any = widget.data
-    by_name = {trace.name: trace for trace in drawn}
-    with widget.batch_update():
-        for name, values in traces.items():
-            by_name[name].update(values)
-        if figure_layout:
-            widget.update_layout(**figure_layout)

@@ -16,6 +16,7 @@ import traitlets
 
 from workbench.errors import InputError
 
+_TICK = 0.01  # in decades: an arrow key moves a slider by 2.3 %
 _ASSETS = Path(__file__).parent / "assets"
 STYLE = f"<style>{(_ASSETS / 'style.css').read_text(encoding='utf-8')}</style>"
 
@@ -43,22 +44,22 @@ class Knob:
         self._low, self._high, self._whole = low, high, whole
         self._on_change, self._on_bad_input = on_change, on_bad_input
         self._quiet = False
-        self.value = low
+        self.value = math.nan
         self.slider = widgets.FloatLogSlider(
             description=label,
             tooltip=tooltip,
             min=math.log10(low),
             max=math.log10(high),
-            step=0.01,
+            step=_TICK,
             readout=False,
             continuous_update=True,
-            style={"description_width": "118px"},
+            style={"description_width": "108px"},
             layout={"flex": "1 1 auto", "min_width": "0", "width": "auto"},
         )
         self.field = widgets.Text(
             tooltip=f"{label}: {tooltip} Type a number.",
             continuous_update=False,
-            layout={"width": "92px", "flex": "0 0 auto"},
+            layout={"width": "88px", "flex": "0 0 auto"},
         )
         self.row = widgets.HBox([self.slider, self.field], layout={"width": "100%"})
         self.slider.observe(self._slid, names="value")
@@ -66,6 +67,10 @@ class Knob:
 
     def show(self, value: float) -> None:
         """Show ``value`` without calling back."""
+        if value != self.value:
+            self._set(value)
+
+    def _set(self, value: float) -> None:
         self.value = value
         self._quiet = True
         try:
@@ -79,9 +84,9 @@ class Knob:
         self.slider.disabled = self.field.disabled = disabled
 
     def _slid(self, change: dict[str, Any]) -> None:
-        if self._quiet:
-            return
         value = change["new"]
+        if self._quiet or self._is_echo(value):
+            return
         value = float(round(value)) if self._whole else float(f"{value:.4g}")
         if value != self.value:
             self.value = value
@@ -90,18 +95,23 @@ class Knob:
             self._quiet = False
             self._on_change(self.name, value)
 
+    def _is_echo(self, slid: float) -> bool:
+        """Whether the browser only reports the tick nearest to the value it was given."""
+        given = min(max(self.value, self._low), self._high)
+        return abs(math.log10(slid / given)) <= _TICK * 0.501
+
     def _typed(self, change: dict[str, Any]) -> None:
         if self._quiet:
             return
         try:
             value = number(self._label, change["new"])
         except InputError as error:
-            self.show(self.value)
+            self._set(self.value)
             self._on_bad_input(error)
             return
         if self._whole and math.isfinite(value):
             value = float(round(value))
-        self.show(value)
+        self._set(value)
         self._on_change(self.name, value)
 
 
@@ -140,6 +150,6 @@ def status_line() -> widgets.HTML:
 
 def status_html(message: str, *, kind: str = "") -> str:
     """The line's content; ``kind`` such as "Not used" or "Warning" says it in words."""
-    lead = f"<b>{html.escape(kind)}:</b> " if kind else ""
+    lead = f"<b>{html.escape(kind)}:</b> " if kind and message else ""
     line = f"{lead}{html.escape(message)}"
     return f'<div class="wb-status" role="status" aria-live="polite">{line}</div>'

@@ -50,7 +50,9 @@ class Explorer(widgets.VBox):
         self.pinned: Shown | None = None
         self.hold = Hold()
         self._history = [(point, self.hold)]
-        self.view = ExplorerView(point, on_change=self._moved, on_bad_input=self._refused)
+        self.view = ExplorerView(
+            point, self.shown.readings, on_change=self._moved, on_bad_input=self._refused
+        )
         super().__init__([self.view.root])
         self.add_class("workbench")
         self._wire()

@@ -8,6 +8,7 @@ import numpy as np
 from workbench import readings as reading
 from workbench.errors import InputError
 from workbench.figures.budget import budget_figure, budget_ranges, budget_traces
+from workbench.figures.live import LiveFigure
 from workbench.figures.planes import (
     axis_ranges,
     held_traces,
@@ -16,7 +17,6 @@ from workbench.figures.planes import (
     surface_traces,
 )
 from workbench.figures.roc import roc_figure, roc_scale, roc_traces
-from workbench.figures.theme import live, redraw
 from workbench.panels.controls import STYLE, CopyBox, Knob, status_line
 from workbench.presets import presets
 from workbench.readings import Hold, Point, Readings
@@ -25,13 +25,13 @@ from workbench.readings.snippets import as_opacus, as_python, as_yaml
 FORMATS = {"YAML": as_yaml, "Python": as_python, "Opacus call": as_opacus}
 LENGTH_UNITS = ("steps", "epochs")
 _KNOBS = (
-    ("noise_multiplier", "Noise σ", "Noise multiplier: noise per unit of C.", 0.3, 20, False),
+    ("noise_multiplier", "Noise σ", "Noise multiplier: noise per unit of C.", 0.3, 100, False),
     ("max_grad_norm", "Clipping norm C", "The largest norm one record may add.", 0.01, 100, False),
     ("expected_batch_size", "Batch B", "Records expected in one step.", 1, 1e7, True),
     ("dataset_size", "Records N", "Records in the training set.", 10, 1e11, True),
     ("steps", "Steps T", "Optimizer steps of the whole run.", 1, 1e6, True),
     ("epochs", "Epochs", "Expected passes over the data.", 0.01, 1e4, False),
-    ("delta", "δ", "Chance that ε is allowed to fail; keep it far below 1/N.", 1e-12, 1e-3, False),
+    ("delta", "δ", "Chance that ε is allowed to fail; keep it far below 1/N.", 1e-12, 1e-2, False),
     ("n_params", "Parameters d", "Number of trained weights.", 1e2, 1e12, True),
     ("mean_gradient_norm", "Gradient norm ḡ", "Norm of the mean gradient.", 1e-4, 100, False),
     ("record_tokens", "Tokens a record", "Tokens in one record.", 1, 1e5, True),
@@ -44,7 +44,7 @@ _KNOBS = (
         False,
     ),
 )
-_HOLDS = [("nothing", "nothing"), ("ε", "epsilon"), ("σ/B", "noise_batch_ratio")]
+_HOLDS = [("off", "nothing"), ("ε", "epsilon"), ("σ/B", "noise_batch_ratio")]
 _PLACES = '"side main" "side main" "below below" "more more"'
 
 
@@ -54,6 +54,7 @@ class ExplorerView:
     def __init__(
         self,
         point: Point,
+        readings: Readings,
         *,
         on_change: Callable[[str, float], None],
         on_bad_input: Callable[[InputError], None],
@@ -75,7 +76,7 @@ class ExplorerView:
             options=[(preset.title, preset.name) for preset in presets()],
             description="Start from",
             tooltip="Load the settings of a published run, of the article, or of the default run.",
-            style={"description_width": "118px"},
+            style={"description_width": "108px"},
             layout={"width": "100%"},
         )
         self.provenance = widgets.HTML()
@@ -90,7 +91,7 @@ class ExplorerView:
         self.pin = _button("Pin", "thumb-tack", "Keep these settings beside what follows.")
         self.status = status_line()
         self.cards = widgets.HTML()
-        self.planes = live(
+        self.planes = LiveFigure(
             planes_figure(
                 point,
                 privacy=reading.privacy_plane(point),
@@ -100,12 +101,15 @@ class ExplorerView:
             )
         )
         curve = reading.budget_curve(point)
-        self.budget = live(
+        self.budget = LiveFigure(
             budget_figure(
-                curve, steps=point.steps, epsilon=np.nan, target_epsilon=point.target_epsilon
+                curve,
+                steps=point.steps,
+                epsilon=readings.epsilon,
+                target_epsilon=point.target_epsilon,
             )
         )
-        self.roc = live(roc_figure(reading.ceilings(np.nan, point.delta)))
+        self.roc = LiveFigure(roc_figure(reading.ceilings(readings.epsilon, point.delta)))
         self.roc_scale = _toggle(
             "ROC axes", [("log–log", True), ("linear", False)], "Scale of the ROC picture."
         )
@@ -125,7 +129,7 @@ class ExplorerView:
 
     def show_point(self, point: Point, pinned: Point | None) -> None:
         """Move the ring, and the pinned diamond, on both planes."""
-        redraw(self.planes, point_traces(point, pinned))
+        self.planes.redraw(point_traces(point, pinned))
 
     def show_surfaces(self, point: Point, hold: Hold) -> None:
         """Redraw the planes if what they depend on changed, and the curve that a hold keeps."""
@@ -136,7 +140,7 @@ class ExplorerView:
             ranges = axis_ranges(privacy)
             self._drawn = (privacy, noise)
         held = held_traces(reading.held_line(point, hold), privacy.axes.batch)
-        redraw(self.planes, {**surfaces, **held}, ranges)
+        self.planes.redraw({**surfaces, **held}, ranges)
 
     def show_curves(
         self,
@@ -147,8 +151,7 @@ class ExplorerView:
     ) -> None:
         """Redraw ε against steps and the ROC ceilings."""
         curve = reading.budget_curve(point)
-        redraw(
-            self.budget,
+        self.budget.redraw(
             budget_traces(
                 curve,
                 steps=point.steps,
@@ -170,11 +173,11 @@ class ExplorerView:
         """Redraw the ROC ceilings alone, when the mechanism's own has arrived."""
         kept = reading.ceilings(pinned[1].epsilon, pinned[0].delta) if pinned else None
         bounds = reading.ceilings(readings.epsilon, point.delta)
-        redraw(self.roc, roc_traces(bounds, mechanism, kept))
+        self.roc.redraw(roc_traces(bounds, mechanism, kept))
 
     def show_roc_scale(self) -> None:
         """Put the ROC picture on the chosen scale."""
-        redraw(self.roc, {}, roc_scale(log=bool(self.roc_scale.value)))
+        self.roc.redraw({}, roc_scale(log=bool(self.roc_scale.value)))
 
     def _arranged(self) -> widgets.Widget:
         head = [self.preset, self.unit, self.hold]
@@ -202,7 +205,7 @@ class ExplorerView:
         grid = widgets.GridBox(
             [side, main, below, more],
             layout={
-                "grid_template_columns": "330px minmax(0, 1fr)",
+                "grid_template_columns": "310px minmax(0, 1fr)",
                 "grid_template_areas": _PLACES,
                 "grid_gap": "8px 14px",
                 "width": "100%",
@@ -211,13 +214,15 @@ class ExplorerView:
         return widgets.VBox([widgets.HTML(STYLE), self.provenance, grid])
 
 
-def _toggle(label: str, options: Sequence[tuple[str, object]], tooltip: str) -> widgets.ToggleButtons:
+def _toggle(
+    label: str, options: Sequence[tuple[str, object]], tooltip: str
+) -> widgets.ToggleButtons:
     return widgets.ToggleButtons(
         options=options,
         description=label,
         tooltip=tooltip,
         tooltips=[f"{label} {name}. {tooltip}" for name, _ in options],
-        style={"description_width": "118px", "button_width": "auto"},
+        style={"description_width": "108px", "button_width": "auto"},
     )
 
 

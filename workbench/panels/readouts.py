@@ -26,19 +26,19 @@ def cards(
                 "Noise-batch ratio",
                 "σ/B",
                 written_reading(readings.noise_batch_ratio),
-                "noise on the mean gradient, for C = 1",
+                "noise on the mean gradient when C = 1",
             ),
             _card(
-                "Update noise-to-signal",
-                "σC√d/(Bḡ)",
+                "Noise to signal",
+                "σC√d/(Bḡ), of one update",
                 written_reading(readings.update_noise_to_signal),
-                "length of the noise over length of the mean gradient",
+                "norm of the noise over norm of the mean gradient",
             ),
             _article_card(readings.article_nsr),
         )
     )
     look = " wb-stale" if stale else ""
-    return f'<div class="wb-readings{look}"><div class="wb-cards">{body}</div>{_facts(point)}</div>'
+    return f'<div class="wb-cards{look}">{body}</div>'
 
 
 def provenance(preset: Preset) -> str:
@@ -94,9 +94,10 @@ def _epsilon_card(point: Point, readings: Readings, guarantee: Guarantee | None)
         f"{terms.neighbouring_relation.replace('_', ' ')} {terms.unit}"
     )
     return (
-        f'<div class="wb-card wb-epsilon" data-state="{badge}"><h4>Privacy loss ε '
-        f'<span class="wb-badge {badge}">{badge}</span></h4>'
-        f'<div class="value">{value}</div><small>{detail}</small><small>{conditions}</small></div>'
+        f'<div class="wb-card wb-epsilon" data-state="{badge}">'
+        f'<div><h4>Privacy loss ε <span class="wb-badge {badge}">{badge}</span></h4>'
+        f'<div class="value">{value}</div></div>'
+        f"<div><small>{detail}</small><small>{conditions}</small>{_facts(point)}</div></div>"
     )
 
 
@@ -158,6 +159,6 @@ def _column(point: Point, readings: Readings, guarantee: Guarantee | None) -> li
         ("epochs", f"{point.epochs:,.3g}"),
         ("tokens", written(float(point.tokens), whole=point.tokens < 1e8)),
         ("noise-batch ratio σ/B", written_reading(readings.noise_batch_ratio)),
-        ("update noise-to-signal", written_reading(readings.update_noise_to_signal)),
+        ("noise to signal of one update", written_reading(readings.update_noise_to_signal)),
         ("the article’s NSR", written_reading(readings.article_nsr)),
     ]

@@ -16,9 +16,10 @@ from workbench.privacy.surface import DOMAIN, epsilon_surface
 from workbench.readings.point import Hold, Point
 
 CELLS = 50
-EPSILON_LEVELS = (0.01, 0.03, 0.1, 0.3, 1, 2, 4, 8, 16, 32, 100, 300, 1000)
+EPSILON_LEVELS = (0.01, 0.1, 0.3, 1, 2, 4, 8, 16, 32, 100)
 _STEP_CELLS = 61
 _BATCH_DECADES = 5
+_LEAST_SIGMA, _USUAL_SIGMA = DOMAIN["noise_multiplier"][0], 30.0
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ def axes(point: Point) -> PlaneAxes:
     bottom = 10.0 ** (math.ceil(math.log10(top)) - _BATCH_DECADES)
     bottom = min(bottom, 10.0 ** math.floor(math.log10(batch)))
     bottom = max(1.0, bottom, records * DOMAIN["sample_rate"][0])
-    return PlaneAxes(DOMAIN["noise_multiplier"], (bottom, max(top, 2 * bottom)))
+    sigma = 10.0 ** math.ceil(math.log10(point.noise_multiplier))
+    return PlaneAxes((_LEAST_SIGMA, max(_USUAL_SIGMA, sigma)), (bottom, max(top, 2 * bottom)))
 
 
 def privacy_plane(point: Point) -> Plane:
