@@ -3,8 +3,9 @@
 Everything here is vectorised over cells and assumes input already checked by `surface`.
 
 The pair is P = (1−q)·N(0, σ²) + q·N(1, σ²) against Q = N(0, σ²): the direction in which a record
-is removed. The other direction never gave a larger ε at ε ≥ 0; a test keeps that true. With
-y = x/σ the loss of a step is L(y) = log(1 + u), u = q·(exp(y/σ − 1/2σ²) − 1), and E_Q[u] = 0.
+is removed. The other direction never gave a larger ε at ε ≥ 0; the comparison with PLD, which
+takes the larger of the two, keeps that true. With y = x/σ the loss of a step is L(y) = log(1 + u),
+u = q·(exp(y/σ − 1/2σ²) − 1), and E_Q[u] = 0.
 """
 
 from dataclasses import dataclass

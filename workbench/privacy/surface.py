@@ -10,7 +10,7 @@ cell that cannot be answered so is NaN, with its reason. Four routes, cheapest f
 4. the composed loss on a grid, refined where ε is only a few grid points from zero.
 
 >>> epsilon_surface([0.8, 1.6], 0.01, 1000, 1e-5).round(2)
-array([3.29, 0.87])
+array([3.14, 0.84])
 """
 
 from dataclasses import dataclass, replace
@@ -28,19 +28,19 @@ ABSOLUTE_ERROR = 0.01
 PREVIEW_ERROR = "preview, within 1 % or 0.01 of certified"
 
 DOMAIN = {
-    "noise_multiplier": (0.3, 20.0),
+    "noise_multiplier": (0.3, 1000.0),
     "sample_rate": (1e-6, 1.0),
     "steps": (1.0, 1e6),
-    "delta": (1e-12, 1e-3),
+    "delta": (1e-12, 1e-2),
 }
 """Where the preview was compared with the certified value; outside it answers NaN."""
 
 _LARGEST_CORRECTION = 0.05
 _GRID_SIZES = (512, 2048, 8192, 32768)
-# Found on 40 000 random cells against grids of 16 384: with these no ε was off by more than half
-# the promised error.
+# ε in reaches of the bulk at which the grid is trusted, and blurs in bulks. Chosen on 47 000 random
+# cells against grids of 16 384, where no ε that these accept was off by as much as was promised.
 _CLEAR = 4
-_SHARP = 0.2
+_SHARP_BEYOND, _SHARP_WITHIN = 0.2, 0.1
 _SEARCH_STEPS = 40
 _SEARCH_TOLERANCE = 0.002
 _FIRST_SLOPE, _FLATTEST = -1.2, 0.1  # of log ε against log σ
@@ -188,9 +188,9 @@ def _epsilon(cells: Cells) -> tuple[np.ndarray, np.ndarray]:
 def _by_grid(cells: Cells, found: Saddle) -> tuple[np.ndarray, np.ndarray]:
     """ε from ever finer grids, and where it is known.
 
-    It is known where it lies far beyond the bulk of small losses, where it lies just beyond a bulk
-    that the grid resolves, where two grids agree, and where the coarsest agrees with one large step
-    whose company is too small to matter.
+    It is known where it lies far beyond what many small losses reach together, where the grid
+    resolves that bulk, where two grids agree, and where the coarsest agrees with a single large
+    loss whose company is too small to matter.
     """
     epsilon = _saddle.one_jump(cells)
     known = np.zeros(len(cells), dtype=bool)
@@ -204,9 +204,9 @@ def _by_grid(cells: Cells, found: Saddle) -> tuple[np.ndarray, np.ndarray]:
         agrees = np.abs(finer - epsilon[left]) <= tolerance / 2
         if size == _GRID_SIZES[0]:
             agrees &= bulk <= tolerance
-        beyond = finer / (bulk + blur)
-        sharp = (beyond >= 1) & (blur <= _SHARP * bulk)
-        epsilon[left], known[left] = finer, agrees | sharp | (beyond >= _CLEAR)
+        reach = bulk + blur
+        sharp = blur <= np.where(finer >= reach, _SHARP_BEYOND, _SHARP_WITHIN) * bulk
+        epsilon[left], known[left] = finer, agrees | sharp | (finer >= _CLEAR * reach)
     return epsilon, known
 
 
