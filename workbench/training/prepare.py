@@ -6,7 +6,6 @@ can redraw the noise and subtract it: a seeded run is for teaching and research,
 as its records.
 """
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench import corpora, privacy
-from workbench.config import PrivacyConfig, RunConfig, TrainingConfig
+from workbench.config import PrivacyConfig, RunConfig
 from workbench.corpora import Encoded, Records
 from workbench.corpora.tokens import IGNORED
 from workbench.errors import InputError
@@ -83,8 +82,8 @@ def prepare(config: RunConfig) -> Prepared:
     device = _device(config.runtime.device)
     initial, sampling, noise = _generators(config.seed, device)
     records = corpora.load(config.corpus, seed=config.seed)
-    sample_rate = _sample_rate(config.training, len(records.training))
-    steps = _steps(config.training, sample_rate)
+    sample_rate = config.sample_rate(len(records.training))
+    steps = config.steps(len(records.training))
     model, tokenizer = _model_and_tokenizer(config, records, initial)
     training, heldout = _encoded(config, records, tokenizer)
     return Prepared(
@@ -156,22 +155,6 @@ def _generators(
 
 def _number(sequence: np.random.SeedSequence) -> int:
     return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _sample_rate(config: TrainingConfig, n_records: int) -> float:
-    if config.expected_batch_size > n_records:
-        raise InputError(
-            f"training.expected_batch_size is {config.expected_batch_size} but the corpus has only "
-            f"{n_records} training records; lower it or give a larger corpus."
-        )
-    return config.expected_batch_size / n_records
-
-
-def _steps(config: TrainingConfig, sample_rate: float) -> int:
-    if config.steps is not None:
-        return config.steps
-    assert config.epochs is not None  # the configuration holds exactly one of the two
-    return math.ceil(config.epochs / sample_rate)
 
 
 def _noise_multiplier(config: PrivacyConfig, sample_rate: float, steps: int) -> float:

@@ -7,7 +7,7 @@ record's gradient. Position embeddings must see (batch, tokens) indices, see
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -23,10 +23,9 @@ def clipped_gradient_sum(
 ) -> ClippedSum:
     """See `workbench.training.clipped_gradient_sum`; memory grows with batch × parameters."""
     parameters = trainable(model)
-    with _recording(model):
+    with _recording(model), _grads_kept(parameters.values()):
         record_losses().sum().backward()
         records = {name: _record_gradients(name, p) for name, p in parameters.items()}
-    model.zero_grad(set_to_none=True)
     norms = torch.stack([_norms(g) for g in records.values()]).norm(dim=0)
     factors = clip_factors(norms, max_grad_norm)
     gradients = {
@@ -53,6 +52,23 @@ def _recording(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         hooks.cleanup()
+        # Opacus leaves these, and after an interrupted pass they hold that pass's records.
+        for module in model.modules():
+            for leftover in ("activations", "max_batch_len"):
+                vars(module).pop(leftover, None)
+
+
+@contextmanager
+def _grads_kept(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Leave ``.grad`` as it was: the backward pass also forms the unclipped sum there."""
+    kept = [(parameter, parameter.grad) for parameter in parameters]
+    for parameter, _ in kept:
+        parameter.grad = None  # else the pass would add to the tensor that is kept
+    try:
+        yield
+    finally:
+        for parameter, gradient in kept:
+            parameter.grad = gradient
 
 
 def _expect_token_inputs() -> None:
