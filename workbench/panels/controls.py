@@ -12,9 +12,11 @@ from typing import Any
 
 import anywidget
 import ipywidgets as widgets
+import plotly.graph_objects as go
 import traitlets
 
 from workbench.errors import InputError
+from workbench.figures.live import LiveFigure
 
 _TICK = 0.01  # in decades: an arrow key moves a slider by 2.3 %
 _ASSETS = Path(__file__).parent / "assets"
@@ -153,3 +155,10 @@ def status_html(message: str, *, kind: str = "") -> str:
     lead = f"<b>{html.escape(kind)}:</b> " if kind and message else ""
     line = f"{lead}{html.escape(message)}"
     return f'<div class="wb-status" role="status" aria-live="polite">{line}</div>'
+
+
+def framed(figure: go.Figure) -> widgets.VBox:
+    """A still figure for a notebook, in the colours of the theme and without an upload button."""
+    frame = widgets.VBox([widgets.HTML(STYLE), LiveFigure(figure)])
+    frame.add_class("workbench")
+    return frame

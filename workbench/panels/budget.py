@@ -1,0 +1,165 @@
+"""The budget over time: shape σ and the batch over a run, and see what each stage spends.
+
+Every ε here is certified; it is computed in a process of its own and arrives stage by stage.
+"""
+
+import html
+import threading
+from typing import Any, cast
+
+import ipywidgets as widgets
+
+from workbench.errors import InputError
+from workbench.figures.live import LiveFigure
+from workbench.figures.schedule import schedule_figure, schedule_traces
+from workbench.panels.background import Background
+from workbench.panels.controls import STYLE, Knob, status_html, status_line
+from workbench.panels.readouts import rounded_up, written_reading
+from workbench.privacy import Guarantee
+from workbench.privacy.schedule import ScheduleKind
+from workbench.readings.plan import Plan, equal_constant_sigma, spending
+
+SETTLE_SECONDS = 0.15
+_KINDS = ("constant", "linear", "exponential", "step")
+_KNOBS = (
+    ("noise_start", "σ at the start", "Noise multiplier of the first stage.", 0.3, 20, False),
+    ("noise_end", "σ at the end", "Noise multiplier of the last stage.", 0.3, 20, False),
+    ("batch_start", "B at the start", "Expected batch of the first stage.", 1, 1e6, True),
+    ("batch_end", "B at the end", "Expected batch of the last stage.", 1, 1e6, True),
+    ("dataset_size", "Records N", "Records in the training set.", 10, 1e9, True),
+    ("steps", "Steps T", "Optimizer steps of the whole run.", 1, 1e5, True),
+    ("delta", "δ", "Chance that ε is allowed to fail; keep it far below 1/N.", 1e-12, 1e-2, False),
+)
+
+
+class Budget(widgets.VBox):
+    """The panel of schedules; starts from the laptop run with constant σ and batch."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._background = Background()
+        self._background.warm_up()
+        self._timer: threading.Timer | None = None
+        self.plan = Plan()
+        self.spent: dict[int, float] = {}
+        self.kinds = {
+            name: widgets.Dropdown(
+                options=_KINDS,
+                description=label,
+                tooltip=f"How {label.split()[0]} goes from start to end.",
+                style={"description_width": "108px"},
+                layout={"width": "100%"},
+            )
+            for name, label in (("noise_kind", "σ changes"), ("batch_kind", "B changes"))
+        }
+        self.knobs = {
+            name: Knob(
+                name,
+                label,
+                tooltip,
+                low=low,
+                high=high,
+                whole=whole,
+                on_change=lambda *_: self._changed(),
+                on_bad_input=self._refused,
+            )
+            for name, label, tooltip, low, high, whole in _KNOBS
+        }
+        for name, knob in self.knobs.items():
+            knob.show(float(getattr(self.plan, name)))
+        self.figure = LiveFigure(schedule_figure(self.plan.stages, {}))
+        self.result = widgets.HTML()
+        self.status = status_line()
+        super().__init__([widgets.HTML(STYLE), self._arranged()])
+        self.add_class("workbench")
+        for kind in self.kinds.values():
+            kind.observe(lambda _: self._changed(), names="value")
+        self._changed()
+
+    def close(self) -> None:
+        """End the background process along with the widgets."""
+        with self._lock:
+            if self._timer:
+                self._timer.cancel()
+        self._background.close()
+        super().close()
+
+    def _arranged(self) -> widgets.Widget:
+        noise = [self.kinds["noise_kind"], self.knobs["noise_start"].row]
+        batch = [self.kinds["batch_kind"], self.knobs["batch_start"].row]
+        rest = [self.knobs[name].row for name in ("dataset_size", "steps", "delta")]
+        ends = self.knobs["noise_end"].row, self.knobs["batch_end"].row
+        side = widgets.VBox([*noise, ends[0], *batch, ends[1], *rest])
+        main = widgets.VBox([self.result, self.status, self.figure], layout={"min_width": "0"})
+        columns = "310px minmax(0, 1fr)"
+        return widgets.GridBox(
+            [side, main],
+            layout={"grid_template_columns": columns, "grid_gap": "8px 14px", "width": "100%"},
+        )
+
+    def _changed(self) -> None:
+        with self._lock:
+            values: dict[str, Any] = {name: knob.value for name, knob in self.knobs.items()}
+            values |= {name: int(values[name]) for name in ("dataset_size", "steps")}
+            values |= {name: cast(ScheduleKind, kind.value) for name, kind in self.kinds.items()}
+            plan = Plan(**values)
+            try:
+                stages = plan.stages
+            except InputError as error:
+                self._refused(error)
+                return
+            self.plan, self.spent = plan, {}
+            self.status.value = status_html("")
+            self.result.value = _result(plan, None)
+            self.figure.redraw(schedule_traces(stages, self.spent))
+            self._settle_later()
+
+    def _refused(self, error: InputError) -> None:
+        with self._lock:
+            self.status.value = status_html(
+                f"{error} Shown are the last settings that work.", kind="Not used"
+            )
+
+    def _settle_later(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._background.cancel()
+        self._timer = threading.Timer(SETTLE_SECONDS, self._settle)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _settle(self) -> None:
+        with self._lock:
+            plan = self.plan
+            self._background.submit(spending, plan, lambda answer: self._arrived(plan, answer))
+
+    def _arrived(self, plan: Plan, answer: tuple[int, Guarantee] | Exception) -> None:
+        with self._lock:
+            if plan is not self.plan:
+                return
+            if isinstance(answer, Exception):
+                self.status.value = status_html(str(answer), kind="Not certified")
+                return
+            steps, guarantee = answer
+            self.spent[steps] = guarantee.epsilon
+            if steps == plan.steps:
+                self.result.value = _result(plan, guarantee)
+            self.figure.redraw(schedule_traces(plan.stages, self.spent))
+
+
+def _result(plan: Plan, guarantee: Guarantee | None) -> str:
+    if guarantee is None:
+        value, detail, state = "…", "being certified", "preview"
+    else:
+        value, detail = written_reading(rounded_up(guarantee.epsilon)), html.escape(str(guarantee))
+        state = "certified"
+    equal = equal_constant_sigma(plan, guarantee.epsilon if guarantee else float("nan"))
+    constant = (
+        f"A constant σ of {written_reading(equal)} at the mean batch of "
+        f"{plan.mean_batch_size:,.0f} would spend the same (preview)."
+    )
+    return (
+        f'<div class="wb-card wb-epsilon" data-state="{state}"><div><h4>ε of the whole run</h4>'
+        f'<div class="value">{value}</div></div>'
+        f"<div><small>{detail}</small><small>{constant}</small></div></div>"
+    )
