@@ -42,7 +42,8 @@ def clipped_gradient_sum(
         record_losses: runs the forward pass and returns one loss a record, shape (batch,), each a
             function of its own record alone (no batch normalisation, no mean over the batch).
         max_grad_norm: the clipping norm C.
-        engine: how it is computed: ``hooks`` (Opacus) or ``reference`` (one record at a time).
+        engine: how it is computed: ``bookkeeping`` (one backward pass, fast), ``hooks`` (Opacus)
+            or ``reference`` (one record at a time).
 
     Raises `InputError` for an unknown engine, a C that is not above 0, or a model that the engine
     cannot treat, and `FloatingPointError` if a record's gradient is not finite.

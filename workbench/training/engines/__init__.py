@@ -5,4 +5,4 @@ by its name through `workbench.training.clipped_gradient_sum`. They differ in sp
 in what they return.
 """
 
-ENGINES = ("hooks", "reference")
+ENGINES = ("bookkeeping", "hooks", "reference")

@@ -1,0 +1,167 @@
+"""How each kind of layer is run so that its parameters' gradients can be told apart by record.
+
+A way to run takes the recorder, the layer and the call's arguments, returns the layer's output, and
+leaves the recorder something to watch. `way_to_run` chooses by what the layer's forward computes.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding as look_up
+from torch.overrides import TorchFunctionMode
+
+from workbench.training.engines import layers
+from workbench.training.engines.uses import Dense, wide
+
+if TYPE_CHECKING:
+    from workbench.training.engines.recorder import Layer, Recorder, Uses
+
+Way = Callable[..., Any]
+
+
+def way_to_run(layer: "Layer") -> Way:
+    """The way for this layer; raises `InputError` if there is none."""
+    if rule := layers.RULES.get(getattr(layer.forward, "__func__", layer.forward)):
+        return partial(_with_rule, rule)
+    if isinstance(layer.module, nn.Embedding):
+        return _around_look_up
+    if any(True for part in layer.module.children() for _ in part.parameters()):
+        raise layer.refusal("it has trainable parameters of its own beside those of its parts")
+    vectors = all(p.ndim == 1 for p in layer.parameters.values())
+    if vectors and "Norm" in type(layer.module).__name__:
+        return _with_copies
+    return _row_by_row
+
+
+def _with_rule(
+    rule: layers.Rule, recorder: "Recorder", layer: "Layer", *args: Any, **kwargs: Any
+) -> Tensor:
+    """A layer whose rule makes uses of its input and its output's gradient."""
+    output = layer.run_unfollowed(*args, **kwargs)
+    x = args[0] if args else next(iter(kwargs.values()))
+    return _watched(rule, recorder, layer, x, output)
+
+
+def _around_look_up(recorder: "Recorder", layer: "Layer", *args: Any, **kwargs: Any) -> Any:
+    """An embedding that scales or shifts: what it looks up inside is watched, not its output."""
+    with _LookUps(recorder, layer):
+        return layer.run_unfollowed(*args, **kwargs)
+
+
+class _LookUps(TorchFunctionMode):
+    """Watches `torch.nn.functional.embedding` while a single layer runs."""
+
+    def __init__(self, recorder: "Recorder", layer: "Layer") -> None:
+        super().__init__()
+        self.recorder, self.layer = recorder, layer
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if func is not look_up:
+            return output
+        return _watched(layers.embedding, self.recorder, self.layer, args[0], output)
+
+
+def _watched(
+    rule: layers.Rule, recorder: "Recorder", layer: "Layer", x: Tensor, output: Tensor
+) -> Tensor:
+    """``output`` (rows, …), watched; repeated for each record if all records share it."""
+    if output.ndim < 2:
+        raise layer.refusal("it was called on a single vector instead of a batch")
+    signature = (layer.name, x.ndim, len(x) == 1)
+    if signature not in recorder.habits.shared:
+        recorder.batch = recorder.batch or len(x)
+    elif recorder.batch:
+        x, output = (_repeated(t, recorder.batch) for t in (x, output))
+    x = x.detach()  # keeps the numbers, not the graph behind them
+    version = x._version
+
+    def uses(gradient: Tensor) -> "Uses":
+        if x._version != version:
+            raise layer.refusal("its input was changed in place after it was used")
+        inputs = x.unflatten(0, gradient.shape[:2])
+        for name, use in rule(layer.module, inputs, gradient, layer.parameters):
+            yield layer.parameters[name], use
+
+    # A table asked for rows 0, 1, 2 … is asked for all records at once.
+    can_be_shared = x.ndim == 1 or len(x) == 1
+    recorder.watch(layer, output, signature, uses, can_be_shared=can_be_shared)
+    return output
+
+
+def _repeated(tensor: Tensor, batch: int) -> Tensor:
+    """What all records share, (1, …) or (…) without a batch, as (batch, …), not copied."""
+    return tensor.expand(batch, *tensor.shape[1 if len(tensor) == 1 else 0 :])
+
+
+def _with_copies(
+    recorder: "Recorder", layer: "Layer", x: Tensor, *args: Any, **kwargs: Any
+) -> Tensor:
+    """A normalisation whose vectors multiply or add by broadcasting: each row gets its own copy.
+
+    Autograd then sums each copy's gradient over its row alone, whatever the formula (Gemma's is
+    1 + weight). The first call checks that the copies change nothing else.
+    """
+    rows, between = len(x), [1] * (x.ndim - 2)
+    copies = {
+        name: p.detach().expand(rows, *between, *p.shape).requires_grad_()
+        for name, p in layer.parameters.items()
+    }
+    habits, signature = recorder.habits, (layer.name, x.ndim, rows == 1)
+    if layer.name in habits.not_elementwise:
+        return _row_by_row(recorder, layer, x, *args, **kwargs)
+    if signature not in habits.by_record and not _same(layer, copies, x, *args, **kwargs):
+        habits.not_elementwise.add(layer.name)
+        return _row_by_row(recorder, layer, x, *args, **kwargs)
+    output = layer.run(copies, x, *args, **kwargs)
+    for name, copy in copies.items():
+        recorder.watch(layer, copy, signature, partial(_summed, layer.parameters[name]))
+    return output
+
+
+def _same(layer: "Layer", copies: dict[str, Tensor], *args: Any, **kwargs: Any) -> bool:
+    plain = layer.run_unfollowed(*args, **kwargs)
+    try:
+        return torch.equal(plain, layer.run(copies, *args, **kwargs))
+    except RuntimeError:  # a fused kernel takes one vector only
+        return False
+
+
+def _summed(parameter: nn.Parameter, gradient: Tensor) -> "Uses":
+    yield parameter, Dense(layers.over_positions(gradient, parameter.ndim))
+
+
+def _row_by_row(recorder: "Recorder", layer: "Layer", *args: Any, **kwargs: Any) -> Tensor:
+    """A layer without a rule: each row's gradient from the layer's own forward on that row."""
+    output = layer.run_unfollowed(*args, **kwargs)
+    if not isinstance(output, Tensor) or output.ndim == 0:
+        raise layer.refusal("it has no rule, and its output is not one tensor of a row a record")
+    inputs = {**dict(enumerate(args)), **kwargs}
+    versions = {key: v._version for key, v in inputs.items() if isinstance(v, Tensor)}
+    floats = {key for key in versions if inputs[key].is_floating_point()}
+
+    def run(parameters: dict[str, Tensor], inputs: dict[Any, Any]) -> Tensor:
+        positional = [inputs[i] for i in range(len(args))]
+        return layer.run(parameters, *positional, **{name: inputs[name] for name in kwargs})
+
+    def uses(gradient: Tensor) -> "Uses":
+        if any(inputs[key]._version != version for key, version in versions.items()):
+            raise layer.refusal("its input was changed in place after it was used")
+        parameters = {name: wide(p.detach()) for name, p in layer.parameters.items()}
+        widened = {key: wide(v) if key in floats else v for key, v in inputs.items()}
+        try:
+            rows = layers.row_gradients(run, parameters, widened, wide(gradient.flatten(0, 1)))
+        except (RuntimeError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise layer.refusal(f"it has no rule and does not run row by row: {reason}") from None
+        for name, parameter in layer.parameters.items():
+            gradients = rows[name].unflatten(0, gradient.shape[:2])
+            yield parameter, Dense(layers.over_positions(gradients, parameter.ndim))
+
+    recorder.watch(layer, output, (layer.name, output.ndim, len(output) == 1), uses)
+    return output
