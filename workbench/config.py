@@ -94,7 +94,7 @@ class TrainingConfig(Frozen):
     expected_batch_size: Count = 512
     steps: Count | None = 300
     epochs: Positive | None = None
-    learning_rate: Positive = 3e-3
+    learning_rate: Positive = 1.5e-2
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     evaluate_every: Count = 25
 

@@ -40,7 +40,10 @@ def budget_ranges(curve: BudgetCurve, target_epsilon: float) -> dict[str, Any]:
     low = min([*shown, target_epsilon])
     high = max([*shown, target_epsilon])
     decades = [max(-4, math.floor(math.log10(low))), min(5, math.ceil(math.log10(high) + 0.05))]
-    return {"xaxis_range": list(np.log10(curve.steps[[0, -1]])), "yaxis_range": decades}
+    return {
+        "xaxis_range": [round(math.log10(step), 6) for step in curve.steps[[0, -1]]],
+        "yaxis_range": decades,
+    }
 
 
 def budget_figure(

@@ -55,14 +55,14 @@ def schedule_figure(
         traces,
         layout(
             height=height,
-            xaxis={**axis("step", rangemode="tozero"), "domain": [0, 0.4]},
+            xaxis={**axis("step", rangemode="tozero"), "domain": [0, 0.38]},
             yaxis=axis("noise multiplier σ", rangemode="tozero"),
             yaxis2={
                 **axis("batch B", rangemode="tozero", showgrid=False),
                 "overlaying": "y",
                 "side": "right",
             },
-            xaxis2={**axis("step", rangemode="tozero"), "domain": [0.6, 1], "anchor": "y3"},
+            xaxis2={**axis("step", rangemode="tozero"), "domain": [0.66, 1], "anchor": "y3"},
             yaxis3={**axis("ε spent", rangemode="tozero"), "anchor": "x2"},
             **LEGEND,
         ),

@@ -13,6 +13,7 @@ from workbench.privacy.accountant import (
 from workbench.privacy.calibration import max_steps, noise_multiplier
 from workbench.privacy.schedule import batch_schedule, history, noise_schedule
 from workbench.privacy.signal import article_nsr, noise_batch_ratio, update_noise_to_signal
+from workbench.privacy.surface import epsilon_surface, noise_multiplier_surface
 from workbench.privacy.tradeoff import (
     epsilon_delta_ceiling,
     gaussian_ceiling,
@@ -30,6 +31,7 @@ __all__ = [
     "delta",
     "epsilon",
     "epsilon_delta_ceiling",
+    "epsilon_surface",
     "gaussian_ceiling",
     "gaussian_mu",
     "history",
@@ -37,6 +39,7 @@ __all__ = [
     "mechanism_ceiling",
     "noise_batch_ratio",
     "noise_multiplier",
+    "noise_multiplier_surface",
     "noise_schedule",
     "random_trials",
     "update_noise_to_signal",

@@ -1,0 +1,122 @@
+"""Presets of the promised size, models from disk, and nothing ever fetched."""
+
+import math
+import socket
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+import torch
+from transformers import GPT2Config, LlamaConfig
+
+from workbench.config import ModelConfig
+from workbench.corpora import encode, train_tokenizer
+from workbench.corpora.tokens import IGNORED
+from workbench.errors import InputError
+from workbench.training import checkpoint, models
+
+SOURCES = ("tiny-llama", "tiny-gpt2")
+
+
+def _tiny(source: str, seed: int = 0, **shape: int):
+    generator = torch.Generator().manual_seed(seed)
+    config = ModelConfig.model_validate({"source": source, **shape})
+    return models.tiny(config, vocabulary=512, context=64, generator=generator).eval()
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_presets_have_about_140_thousand_parameters(source: str) -> None:
+    assert sum(p.numel() for p in _tiny(source).parameters()) == pytest.approx(140_000, rel=0.03)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_initial_weights_depend_on_the_generator_alone(source: str) -> None:
+    before = torch.get_rng_state()
+    one, same, other = _tiny(source), _tiny(source), _tiny(source, seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    for a, b in zip(one.parameters(), same.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(one.get_input_embeddings().weight, other.get_input_embeddings().weight)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_record_does_not_see_the_others_nor_its_padding(source: str) -> None:
+    model = _tiny(source)
+    tokens = torch.randint(512, (4, 20), generator=torch.Generator().manual_seed(0))
+    labels = tokens.masked_fill(torch.arange(20) >= 12, IGNORED)
+    together = models.record_losses(model, tokens, labels)
+    for index in range(4):
+        alone = models.record_losses(model, tokens[[index]], labels[[index]])
+        torch.testing.assert_close(alone[0], together[index])
+    repadded = tokens.masked_fill(labels == IGNORED, 7)
+    torch.testing.assert_close(models.record_losses(model, repadded, labels), together)
+
+
+def test_losses_are_nats_a_token() -> None:
+    """An untrained model is near uniform: log of the vocabulary, for each and for the mean."""
+    model = _tiny("tiny-llama")
+    tokens = torch.randint(512, (70, 20), generator=torch.Generator().manual_seed(0))
+    labels = tokens.masked_fill(torch.arange(20) >= torch.randint(2, 21, (70, 1)), IGNORED)
+    losses = models.record_losses(model, tokens, labels)
+    assert losses.shape == (70,)
+    torch.testing.assert_close(losses, torch.full((70,), math.log(512)), rtol=0.1, atol=0)
+    counts = (labels[:, 1:] != IGNORED).sum(1)
+    expected = ((losses * counts).sum() / counts.sum()).item()
+    assert models.mean_loss(model, tokens, labels) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_record_of_padding_alone_has_no_loss() -> None:
+    model = _tiny("tiny-llama")
+    tokens = torch.zeros(1, 8, dtype=torch.int64)
+    assert models.record_losses(model, tokens, torch.full_like(tokens, IGNORED)).item() == 0
+
+
+def test_every_dropout_is_switched_off() -> None:
+    config = models.without_dropout(GPT2Config())
+    assert (config.attn_pdrop, config.embd_pdrop) == (0, 0)
+    assert (config.resid_pdrop, config.summary_first_dropout) == (0, 0)
+    assert models.without_dropout(LlamaConfig(attention_dropout=0.5)).attention_dropout == 0
+
+
+def test_a_checkpoint_is_a_model_on_disk_read_without_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise AssertionError("something tried to reach the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    model, tokenizer = _tiny("tiny-llama"), train_tokenizer(["some public text"] * 9, 300)
+    path = checkpoint.save(tmp_path, model, tokenizer, step=7)
+    loaded, its_tokenizer = models.from_directory(path)
+    for (name, a), (_, b) in zip(model.named_parameters(), loaded.named_parameters(), strict=True):
+        assert torch.equal(a, b), name
+    texts = ["some other text"]
+    one, other = (encode(t, texts, record_tokens=9).tokens for t in (tokenizer, its_tokenizer))
+    assert (one == other).all()
+    assert loaded.get_input_embeddings().weight is loaded.get_output_embeddings().weight  # type: ignore[union-attr]
+
+
+def test_checkpoints_hold_nothing_pickled_and_the_newest_replaces_the_last(tmp_path: Path) -> None:
+    model, tokenizer = _tiny("tiny-gpt2"), train_tokenizer(["text"], 300)
+    first = checkpoint.save(tmp_path, model, tokenizer, step=1)
+    second = checkpoint.save(tmp_path, model, tokenizer, step=2)
+    assert checkpoint.save(tmp_path, model, tokenizer, step=2) == second
+    assert not first.exists()
+    assert checkpoint.steps(tmp_path) == [second]
+    assert {file.suffix for file in second.iterdir()} == {".json", ".safetensors"}
+
+
+def test_what_is_no_model_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not a directory"):
+        models.from_directory(tmp_path / "none")
+    with pytest.raises(InputError, match="not a causal language model"):
+        models.from_directory(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(InputError, match="save_pretrained") as refusal:
+        models.from_directory(tmp_path)
+    assert "\n" not in str(refusal.value)
+    with pytest.raises(InputError, match="neither a preset"):
+        _tiny("tiny-lama")
+    with pytest.raises(InputError, match=r"model\.width is 12"):
+        _tiny("tiny-llama", width=12, heads=4)
