@@ -109,7 +109,7 @@ class RuntimeConfig(Frozen):
     """Speed and memory only: no field here can change ε or the distribution of the weights."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    engine: Literal["hooks"] = "hooks"
+    engine: Literal["bookkeeping", "hooks", "reference"] = "bookkeeping"
     physical_batch_size: Count = 64
     precision: Literal["float32", "bf16"] = "float32"
     threads: Count | None = None

@@ -264,7 +264,7 @@ class OwnParameters(nn.Module):
 
 
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "batch norm": (lambda: nn.BatchNorm1d(TOKENS), "a record's loss depends on other records"),
+    "batch norm": (lambda: nn.BatchNorm1d(TOKENS), r"'1' .BatchNorm1d.: it mixes"),
     "attention over records": (SequenceFirst, r"'1\.layer' .Linear.: its rows"),
     "pooled norm": (PooledNorm, "'1' .PooledNorm.: its rows"),
     "changed input": (ChangesItsInput, r"'1\.second' .Linear.: its input was changed"),

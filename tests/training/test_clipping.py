@@ -189,7 +189,7 @@ def test_what_cannot_be_clipped_is_refused_by_name(tiny: Build) -> None:
     model = _Unused()
     data = torch.ones(3, 2)
     with pytest.raises(InputError, match=r"'unused.weight'"):
-        clipped_gradient_sum(model, lambda: model(data), max_grad_norm=1.0)
+        clipped_gradient_sum(model, lambda: model(data), max_grad_norm=1.0, engine="hooks")
     with pytest.raises(InputError, match="evaluation mode"):
         clipped_gradient_sum(model.eval(), lambda: model(data), max_grad_norm=1.0)
     with pytest.raises(InputError, match="'fast' but must be one of"):
@@ -201,9 +201,10 @@ def test_what_cannot_be_clipped_is_refused_by_name(tiny: Build) -> None:
         clipped_gradient_sum(norm, lambda: norm(data).sum(1), max_grad_norm=1.0)
 
 
-def test_a_gradient_that_is_not_finite_is_not_released(tiny: Build) -> None:
+@pytest.mark.parametrize("engine", ["bookkeeping", "hooks", "reference"])
+def test_a_gradient_that_is_not_finite_is_not_released(tiny: Build, engine: str) -> None:
     model = tiny()
     with torch.no_grad():
         model.get_input_embeddings().weight[0, 0] = torch.inf  # type: ignore[index,operator]
     with pytest.raises(FloatingPointError, match="not finite"):
-        _sum(model, *_records(3))
+        _sum(model, *_records(3), engine=engine)

@@ -33,7 +33,11 @@ class ClippedSum:
 
 
 def clipped_gradient_sum(
-    model: nn.Module, record_losses: RecordLosses, *, max_grad_norm: float, engine: str = "hooks"
+    model: nn.Module,
+    record_losses: RecordLosses,
+    *,
+    max_grad_norm: float,
+    engine: str = "bookkeeping",
 ) -> ClippedSum:
     """Σᵢ gᵢ·min(1, C/‖gᵢ‖) over the records of one batch.
 

@@ -33,6 +33,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from workbench.errors import InputError
 from workbench.training.clipping import ClippedSum, RecordLosses, clip_factors, trainable
@@ -52,6 +53,7 @@ def clipped_gradient_sum(
     """
     if not model.training:
         raise InputError("The model is in evaluation mode; call model.train() before clipping.")
+    _refuse_batch_statistics(model)
     parameters = trainable(model)
     with _grads_kept(parameters.values()):
         book = _record(model, record_losses)
@@ -128,6 +130,17 @@ def _share(habits: Habits, strangers: list[Tap], *, tried: bool) -> None:
             "its rows are not one record's each, or a record's loss depends on other records"
         )
     habits.shared |= shared
+
+
+def _refuse_batch_statistics(model: nn.Module) -> None:
+    """Name the layer that mixes records; the trial pass would see it too, but blame a neighbour."""
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and module.training:
+            raise InputError(
+                f"The book-keeping engine cannot clip through {name!r} "
+                f"({type(module).__name__}): it mixes the records of a batch; replace it by a "
+                "group or layer normalisation."
+            )
 
 
 @contextmanager

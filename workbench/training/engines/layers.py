@@ -103,6 +103,8 @@ def row_gradients(
 
     rows = vmap(of_one_row)(divided, gradient)
     for name, whole in pull_back(divided, gradient).items():
+        if not (whole.isfinite().all() and rows[name].isfinite().all()):
+            continue  # nothing to compare; whoever takes the norms refuses it
         rounding = 1e-4 * float(rows[name].abs().sum(0).max())
         if not torch.allclose(rows[name].sum(0), whole, rtol=1e-3, atol=rounding):
             raise RuntimeError("it mixes the records of a batch")

@@ -127,9 +127,11 @@ def _with_copies(
 def _same(layer: "Layer", copies: dict[str, Tensor], *args: Any, **kwargs: Any) -> bool:
     plain = layer.run_unfollowed(*args, **kwargs)
     try:
-        return torch.equal(plain, layer.run(copies, *args, **kwargs))
+        copied = layer.run(copies, *args, **kwargs)
     except RuntimeError:  # a fused kernel takes one vector only
         return False
+    # NaN in the same places is the same: that a value is not finite says nothing of the formula.
+    return torch.allclose(plain, copied, rtol=0, atol=0, equal_nan=True)
 
 
 def _summed(parameter: nn.Parameter, gradient: Tensor) -> "Uses":
