@@ -52,8 +52,11 @@ def layout(*, height: int, **more: Any) -> dict[str, Any]:
 
 
 def axis(title: str, *, log: bool = False, **more: Any) -> dict[str, Any]:
-    """An axis with a title; a logarithmic one labels decades only."""
-    scale: dict[str, Any] = {"type": "log", "dtick": 1} if log else {}
+    """An axis with a title; a logarithmic one labels decades only.
+
+    The type is always given: plotly guesses it from the data, and stumbles where there is none yet.
+    """
+    scale: dict[str, Any] = {"type": "log", "dtick": 1} if log else {"type": "linear"}
     return {**_AXIS, **scale, **more, "title": {**_AXIS["title"], "text": title}}
 
 

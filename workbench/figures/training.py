@@ -42,6 +42,7 @@ def learning_figure(metrics: pd.DataFrame, *, steps: int, height: int = 260) -> 
     """Loss in nats a token on the left, the same as perplexity on the right."""
     perplexity = axis(
         "perplexity",
+        anchor="x",
         overlaying="y",
         side="right",
         showgrid=False,
@@ -102,7 +103,7 @@ def histogram_traces(norms: np.ndarray, *, max_grad_norm: float) -> Traces:
     return {
         "kept as it is": {"x": middles[below], "y": counts[below], "width": widths[below]},
         "clipped to C": {"x": middles[~below], "y": counts[~below], "width": widths[~below]},
-        "C": {"x": np.full(2, max_grad_norm), "y": np.array([0.0, top])},
+        "clipping norm C": {"x": np.full(2, max_grad_norm), "y": np.array([0.0, top])},
     }
 
 
@@ -132,10 +133,11 @@ def clipping_traces(metrics: pd.DataFrame, *, max_grad_norm: float, steps: int) 
     x = _array(shown, "step")
     return {
         "90th percentile": {"x": x, "y": _array(shown, "norm_p90")},
-        "10th to 90th percentile": {"x": x, "y": _array(shown, "norm_p10")},
-        "median norm": {"x": x, "y": _array(shown, "norm_median")},
-        "C over steps": {"x": np.array([0, steps]), "y": np.full(2, max_grad_norm)},
-        "clipped fraction": {"x": x, "y": _array(shown, "clipped_fraction")},
+        "10–90 %": {"x": x, "y": _array(shown, "norm_p10")},
+        "median": {"x": x, "y": _array(shown, "norm_median")},
+        "C": {"x": np.array([0, steps]), "y": np.full(2, max_grad_norm)},
+        # Where a second axis has no point at all, plotly draws its line at NaN.
+        "clipped": {"x": [*x, math.nan], "y": [*_array(shown, "clipped_fraction"), math.nan]},
     }
 
 
@@ -154,11 +156,13 @@ def clipping_figure(
         height,
         yaxis=axis("gradient norm"),
         yaxis2=axis(
-            "clipped fraction",
+            "clipped",
+            anchor="x",
             overlaying="y",
             side="right",
             showgrid=False,
             range=[0, 1.02],
+            dtick=0.25,
             tickformat=".0%",
         ),
     )
@@ -232,7 +236,7 @@ _STYLES: dict[str, dict[str, Any]] = {
         },
         "hovertemplate": "norm about %{x:.3g}: %{y} records<extra>clipped</extra>",
     },
-    "C": {
+    "clipping norm C": {
         "mode": "lines",
         "line": {"color": PINK, "width": 3, "dash": "dash"},
         "hovertemplate": "C = %{x:.3g}<extra></extra>",
@@ -243,24 +247,24 @@ _STYLES: dict[str, dict[str, Any]] = {
         "showlegend": False,
         "hoverinfo": "skip",
     },
-    "10th to 90th percentile": {
+    "10–90 %": {
         "mode": "lines",
         "fill": "tonexty",
         "fillcolor": _BAND,
         "line": {"width": 0},
         "hoverinfo": "skip",
     },
-    "median norm": {
+    "median": {
         "mode": "lines",
         "line": {"color": BLUE, "width": 2},
         "hovertemplate": _STEP + "median norm %{y:.3g}<extra></extra>",
     },
-    "C over steps": {
+    "C": {
         "mode": "lines",
         "line": {"color": PINK, "width": 2, "dash": "dash"},
         "hovertemplate": "C = %{y:.3g}<extra></extra>",
     },
-    "clipped fraction": {
+    "clipped": {
         "mode": "lines",
         "yaxis": "y2",
         "line": {"color": ORANGE, "width": 2, "dash": "dot"},

@@ -18,7 +18,7 @@ _ALTERNATIVES = {
 _NUMBERS = {
     "privacy.noise_multiplier": ("Noise σ", "Noise multiplier: noise per unit of C."),
     "privacy.target_epsilon": ("or target ε", "The budget; σ is then the smallest that keeps it."),
-    "privacy.max_grad_norm": ("Clipping norm C", "The largest norm one record may add."),
+    "privacy.max_grad_norm": ("Clip norm C", "The largest norm one record may add."),
     "privacy.delta": ("δ", "Chance that ε is allowed to fail; keep it far below 1/N."),
     "training.steps": ("Steps T", "Optimizer steps of the whole run."),
     "training.epochs": ("or epochs", "Expected passes over the data."),
@@ -102,7 +102,7 @@ class RunForm:
         self._on_change()
 
 
-_PLACE: dict[str, Any] = {"style": {"description_width": "104px"}, "layout": {"width": "100%"}}
+_PLACE: dict[str, Any] = {"style": {"description_width": "104px"}, "layout": {"width": "auto"}}
 
 
 def _text(label: str, tooltip: str) -> widgets.Text:

@@ -109,9 +109,7 @@ def _clipped_card(progress: Progress | None, config: RunConfig) -> str:
     latest = progress.latest if progress else None
     bound = written(config.privacy.max_grad_norm)
     value = f"{latest.clipped_fraction:.0%}" if latest and latest.step else "–"
-    return _card(
-        "Clipped", value, "of this batch’s records had a", f"gradient norm above C = {bound}"
-    )
+    return _card("Clipped", value, "of this batch’s records:", f"norm above C = {bound}")
 
 
 def _epsilon_card(progress: Progress | None, config: RunConfig, budget: float) -> str:
@@ -154,7 +152,7 @@ def _speed(metrics: pd.DataFrame, config: RunConfig) -> str:
     seconds = recent["seconds"].iloc[-1] - recent["seconds"].iloc[0]
     records = recent["batch_size"].iloc[1:].sum() / max(seconds, 1e-9)
     tokens = records * config.corpus.record_tokens
-    return f"up to {written_reading(tokens)} tokens a second"
+    return f"up to {written_reading(tokens)} tokens/s"
 
 
 def _of_steps(progress: Progress) -> str:

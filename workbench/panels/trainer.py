@@ -107,17 +107,25 @@ class Trainer(widgets.VBox):
             widgets.HTML(f'<div class="wb-status">{run_readouts.PRIVATE_NOTE}</div>'),
         ]
 
-    def _start(self) -> None:
+    def begin(self) -> Run:
+        """Train with the settings on display, as the Start button does.
+
+        Raises `InputError` for settings that cannot be used, or while another run is going.
+        """
         with self._lock:
-            try:
-                config = self.form.config()
-                run = follow.start(config, run_dir=self.form.run_dir)
-            except InputError as error:
-                self._say(str(error), kind="Not started")
-                return
-            self._say("")
+            config = self.form.config()
+            run = follow.start(config, run_dir=self.form.run_dir)
             self.config = config
+            self._say("")
             self._watch(run)
+            return run
+
+    def _start(self) -> None:
+        try:
+            self.begin()
+        except InputError as error:
+            with self._lock:
+                self._say(str(error), kind="Not started")
 
     def _cancel(self) -> None:
         with self._lock:
