@@ -13,8 +13,10 @@ from workbench import privacy
 from workbench.config import (
     CorpusConfig,
     PrivacyConfig,
+    RampConfig,
     RunConfig,
     RuntimeConfig,
+    ScheduleConfig,
     TrainingConfig,
 )
 from workbench.errors import InputError
@@ -30,12 +32,16 @@ _privacy = st.builds(
     sampling=st.sampled_from(["poisson", "truncated_poisson", "fixed_size", "shuffle"]),
     neighbouring_relation=st.sampled_from(["add_or_remove_one", "replace_one"]),
     accountant=st.sampled_from(["pld", "rdp", "prv"]),
+    private=st.booleans(),
+    clipping=st.sampled_from(["flat", "normalised", "adaptive"]),
+    max_epsilon=st.none() | _positive,
 )
 _runtime = st.builds(
     RuntimeConfig,
     device=st.sampled_from(["auto", "cpu", "cuda", "mps"]),
-    physical_batch_size=st.integers(1, 4096),
-    precision=st.sampled_from(["float32", "bf16"]),
+    physical_batch_size=st.just("auto") | st.integers(1, 4096),
+    precision=st.sampled_from(["float32", "tf32", "bf16"]),
+    engine=st.sampled_from(["bookkeeping", "ghost", "hooks", "reference"]),
     threads=st.none() | st.integers(1, 64),
 )
 _training = st.builds(
@@ -51,8 +57,15 @@ _corpus = st.builds(
     source=st.text(min_size=1, max_size=30),
     record_tokens=st.integers(2, 4096),
 )
+_ramp = st.builds(
+    RampConfig,
+    kind=st.sampled_from(["constant", "linear", "exponential", "step"]),
+    end_factor=_positive,
+)
 _runs = st.builds(
     RunConfig,
+    schedule=st.builds(ScheduleConfig, noise=_ramp, batch=_ramp, max_grad_norm=_ramp),
+    randomness=st.sampled_from(["seeded", "secure"]),
     privacy=_privacy,
     corpus=_corpus,
     training=_training,
@@ -122,6 +135,9 @@ def test_changes_are_validated_and_leave_the_original_alone() -> None:
         ({"training.expected_batch_size": 0}, "training.expected_batch_size"),
         ({"runtime.device": "tpu"}, "runtime.device"),
         ({"privacy.sigma": 1.0}, "privacy.sigma"),
+        ({"runtime.physical_batch_size": "large"}, "runtime.physical_batch_size is 'large'"),
+        ({"runtime.physical_batch_size": 0}, "runtime.physical_batch_size is 0"),
+        ({"schedule.noise": {"end_factor": 0}}, "schedule.noise.end_factor"),
     ],
 )
 def test_bad_values_get_one_sentence_naming_the_field(changes: dict[str, Any], field: str) -> None:

@@ -23,10 +23,19 @@ from workbench.errors import InputError
 Accountant = Literal["pld", "rdp", "prv"]
 Sampling = Literal["poisson", "truncated_poisson", "fixed_size", "shuffle"]
 NeighbouringRelation = Literal["add_or_remove_one", "replace_one"]
+Clipping = Literal["flat", "normalised", "adaptive"]
+ScheduleKind = Literal["constant", "linear", "exponential", "step"]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+
+
+# Exactly one of two such fields is given, so giving one means that the other is empty.
+ALTERNATIVES = {
+    "privacy.noise_multiplier": "privacy.target_epsilon",
+    "training.steps": "training.epochs",
+}
 
 
 class Frozen(BaseModel):
@@ -39,13 +48,26 @@ class PrivacyConfig(Frozen):
     """The guarantee asked for, with the three things an ε means nothing without.
 
     Exactly one of ``noise_multiplier`` and ``target_epsilon`` is given; with a target, σ is the
-    smallest that keeps within it for the run's sample rate and steps.
+    smallest that keeps within it for the run's sample rate and steps. ``max_epsilon`` ends a run
+    before the step that would exceed it. ``private=False`` is the twin to compare with: the same
+    run without clipping and noise, whose ε is infinite.
+
+    ``clipping`` is ``flat`` (Abadi et al. 2016), ``normalised`` to C for every record (Bu et al.
+    2022, arXiv 2206.07136) or ``adaptive``: C follows the ``clip_quantile`` of the norms by noisy
+    counts (Andrew et al. 2021, arXiv 1905.03871), at a rate of ``clip_learning_rate`` and with
+    ``count_noise_multiplier``, a twentieth of the batch unless given. σ accounts for both releases.
     """
 
+    private: bool = True
     noise_multiplier: Positive | None = 0.8
     target_epsilon: Positive | None = None
+    max_epsilon: Positive | None = None
     delta: Fraction = 1e-5
     max_grad_norm: Positive = 1.0
+    clipping: Clipping = "flat"
+    clip_quantile: Fraction = 0.5
+    clip_learning_rate: Positive = 0.2
+    count_noise_multiplier: Positive | None = None
     sampling: Sampling = "poisson"
     neighbouring_relation: NeighbouringRelation = "add_or_remove_one"
     unit: Literal["record"] = "record"
@@ -89,14 +111,27 @@ class ModelConfig(Frozen):
 
 
 class TrainingConfig(Frozen):
-    """How the model learns: batch, length and optimizer. Give ``steps`` or ``epochs``, not both."""
+    """How the model learns: batch, length and optimizer. Give ``steps`` or ``epochs``, not both.
+
+    ``adamw_bc`` takes the noise's share out of Adam's second moment (Tang et al. 2023). The rate
+    rises over ``warmup_steps`` and then stays or falls as a cosine. A run ends early after
+    ``patience`` evaluations without a better held-out loss, or after ``max_minutes``.
+    """
 
     expected_batch_size: Count = 512
     steps: Count | None = 300
     epochs: Positive | None = None
+    optimizer: Literal["adamw", "adamw_bc", "sgd"] = "adamw"
     learning_rate: Positive = 1.5e-2
+    learning_rate_schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     evaluate_every: Count = 25
+    patience: Count | None = None
+    max_minutes: Positive | None = None
 
     @model_validator(mode="after")
     def _one_of_steps_and_epochs(self) -> Self:
@@ -105,25 +140,40 @@ class TrainingConfig(Frozen):
         return self
 
 
+class RampConfig(Frozen):
+    """How one quantity moves during a run: from its value to ``end_factor`` times it, in plateaus.
+
+    ``step`` changes once, halfway; the ramps in ``stages`` equal differences or ratios.
+    """
+
+    kind: ScheduleKind = "constant"
+    end_factor: Positive = 1.0
+    stages: Count = 8
+
+
+class ScheduleConfig(Frozen):
+    """What changes during a run, accounted as it is; by default nothing does.
+
+    With a target ε, the whole shape of σ is scaled to what just keeps within it.
+    """
+
+    noise: RampConfig = RampConfig()
+    batch: RampConfig = RampConfig()
+    max_grad_norm: RampConfig = RampConfig()
+
+
 class RuntimeConfig(Frozen):
     """Speed and memory only: no field here can change ε or the distribution of the weights."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    engine: Literal["bookkeeping", "hooks", "reference"] = "bookkeeping"
-    physical_batch_size: Count = 64
-    precision: Literal["float32", "bf16"] = "float32"
+    engine: Literal["bookkeeping", "ghost", "hooks", "reference"] = "bookkeeping"
+    physical_batch_size: Count | Literal["auto"] = "auto"
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
     threads: Count | None = None
 
 
-class RunConfig(Frozen):
-    """One run, whole: two runs of equal `RunConfig` on one machine give the same weights."""
-
-    privacy: PrivacyConfig = PrivacyConfig()
-    corpus: CorpusConfig = CorpusConfig()
-    model: ModelConfig = ModelConfig()
-    training: TrainingConfig = TrainingConfig()
-    runtime: RuntimeConfig = RuntimeConfig()
-    seed: Annotated[int, Field(ge=0)] = 0
+class Document(Frozen):
+    """A configuration that is a file of its own: YAML in and out, mistakes in one sentence."""
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
@@ -135,14 +185,15 @@ class RunConfig(Frozen):
 
     @classmethod
     def from_yaml(cls, text: str) -> Self:
-        """Read YAML text; raise `InputError` if it is not a valid run configuration."""
+        """Read YAML text; raise `InputError` if it is not valid."""
         try:
             values = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise InputError(f"The configuration is not YAML: {_one_line(error)}.") from None
         if not isinstance(values, dict):
             raise InputError(
-                "The configuration is not a YAML mapping; write sections such as 'privacy:'."
+                "The configuration is not a YAML mapping; write sections such as "
+                f"'{next(iter(cls.model_fields))}:'."
             )
         return cls.parse(values)
 
@@ -157,6 +208,28 @@ class RunConfig(Frozen):
                 f"Cannot read the configuration {path}: {reason}; check the path."
             ) from None
         return cls.from_yaml(text)
+
+    def to_yaml(self) -> str:
+        """YAML text that `from_yaml` reads back to an equal configuration."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+class RunConfig(Document):
+    """One run, whole: two seeded runs of equal `RunConfig` on one machine give the same weights.
+
+    ``randomness="secure"`` draws what decides batches and noise from the operating system and
+    records none of it, so that nobody can redraw the noise; ``seed`` then decides only the split
+    of the corpus and the initial weights.
+    """
+
+    privacy: PrivacyConfig = PrivacyConfig()
+    corpus: CorpusConfig = CorpusConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    seed: Annotated[int, Field(ge=0)] = 0
+    randomness: Literal["seeded", "secure"] = "seeded"
 
     def steps(self, dataset_size: int) -> int:
         """Optimizer steps: as given, or from ``epochs`` passes over ``dataset_size`` records."""
@@ -177,10 +250,6 @@ class RunConfig(Frozen):
             )
         return batch / dataset_size
 
-    def to_yaml(self) -> str:
-        """YAML text that `from_yaml` reads back to an equal configuration."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-
     def with_changes(self, changes: Mapping[str, Any]) -> Self:
         """A copy with dotted fields replaced, validated: ``{"training.steps": 10}``."""
         values = self.model_dump()
@@ -196,7 +265,12 @@ class RunConfig(Frozen):
 def _sentence(error: ValidationError) -> str:
     """The first complaint of pydantic, as field, value, bound and remedy."""
     first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"]) or "the configuration"
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, InputError):
+        return str(cause)
+    # Where a field takes one of two types, pydantic appends which of them it tried.
+    field = ".".join(str(p) for p in first["loc"] if str(p).isidentifier() and p != "int")
+    field = field or "the configuration"
     reason = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if first["type"] == "extra_forbidden":
         return f"{field} is not a field of the configuration; check its spelling or remove it."

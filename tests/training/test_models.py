@@ -1,19 +1,17 @@
 """Presets of the promised size, models from disk, and nothing ever fetched."""
 
 import math
-import socket
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 import torch
 from transformers import GPT2Config, LlamaConfig
 
 from workbench.config import ModelConfig
-from workbench.corpora import encode, train_tokenizer
+from workbench.corpora import train_tokenizer
 from workbench.corpora.tokens import IGNORED
 from workbench.errors import InputError
-from workbench.training import checkpoint, models
+from workbench.training import models
 
 SOURCES = ("tiny-llama", "tiny-gpt2")
 
@@ -78,35 +76,6 @@ def test_every_dropout_is_switched_off() -> None:
     assert models.without_dropout(LlamaConfig(attention_dropout=0.5)).attention_dropout == 0
 
 
-def test_a_checkpoint_is_a_model_on_disk_read_without_a_network(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> NoReturn:
-        raise AssertionError("something tried to reach the network")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    model, tokenizer = _tiny("tiny-llama"), train_tokenizer(["some public text"] * 9, 300)
-    path = checkpoint.save(tmp_path, model, tokenizer, step=7)
-    loaded, its_tokenizer = models.from_directory(path)
-    for (name, a), (_, b) in zip(model.named_parameters(), loaded.named_parameters(), strict=True):
-        assert torch.equal(a, b), name
-    texts = ["some other text"]
-    one, other = (encode(t, texts, record_tokens=9).tokens for t in (tokenizer, its_tokenizer))
-    assert (one == other).all()
-    assert loaded.get_input_embeddings().weight is loaded.get_output_embeddings().weight  # type: ignore[union-attr]
-
-
-def test_checkpoints_hold_nothing_pickled_and_the_newest_replaces_the_last(tmp_path: Path) -> None:
-    model, tokenizer = _tiny("tiny-gpt2"), train_tokenizer(["text"], 300)
-    first = checkpoint.save(tmp_path, model, tokenizer, step=1)
-    second = checkpoint.save(tmp_path, model, tokenizer, step=2)
-    assert checkpoint.save(tmp_path, model, tokenizer, step=2) == second
-    assert not first.exists()
-    assert checkpoint.steps(tmp_path) == [second]
-    assert {file.suffix for file in second.iterdir()} == {".json", ".safetensors"}
-
-
 def test_what_is_no_model_is_refused_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a directory"):
         models.from_directory(tmp_path / "none")
@@ -120,3 +89,12 @@ def test_what_is_no_model_is_refused_in_one_sentence(tmp_path: Path) -> None:
         _tiny("tiny-lama")
     with pytest.raises(InputError, match=r"model\.width is 12"):
         _tiny("tiny-llama", width=12, heads=4)
+
+
+def test_a_sample_depends_on_weights_and_seed_alone() -> None:
+    model, tokenizer = _tiny("tiny-llama"), train_tokenizer(["some public text"] * 9, 300)
+    one, same, other = (
+        models.sample_text(model, tokenizer, tokens=80, seed=seed) for seed in (0, 0, 1)
+    )
+    assert one == same != other
+    assert one

@@ -1,25 +1,32 @@
-"""Noise with the variance it claims, in float32 or wider, and a divisor that is a constant."""
+"""Noise with the variance it claims, in float32 or wider, a constant divisor, and what follows."""
 
 import pytest
 import torch
 from scipy import stats
-from torch import nn
+from torch import Tensor, nn
 
-from workbench.training.optimizer import adamw, noisy_mean, take_step
+from workbench.config import TrainingConfig
+from workbench.training.optimizer import (
+    AdamWBC,
+    gaussian_noise,
+    learning_rate,
+    noisy_mean,
+    optimizer,
+    take_step,
+)
 
 N = 200_000
 
 
-def _noise(dtype: torch.dtype = torch.float32, *, seed: int = 0) -> torch.Tensor:
-    """The noise on a sum of zeros, in units of its claimed deviation σC/B̄ = 0.8 · 0.5 / 16."""
-    noisy = noisy_mean(
+def _noise(dtype: torch.dtype = torch.float32, *, seed: int = 0) -> Tensor:
+    """The noise for a sum, in units of its claimed deviation σC = 0.8 · 0.5."""
+    noise = gaussian_noise(
         {"weight": torch.zeros(N, dtype=dtype)},
         noise_multiplier=0.8,
         max_grad_norm=0.5,
-        expected_batch_size=16,
         generator=torch.Generator().manual_seed(seed),
     )
-    return noisy["weight"] / (0.8 * 0.5 / 16)
+    return noise["weight"] / (0.8 * 0.5)
 
 
 def test_the_noise_has_the_variance_it_claims() -> None:
@@ -33,15 +40,14 @@ def test_the_noise_is_gaussian() -> None:
 
 
 def test_the_noise_of_two_parameters_is_independent() -> None:
-    noisy = noisy_mean(
+    noise = gaussian_noise(
         {"one": torch.zeros(N), "two": torch.zeros(N)},
         noise_multiplier=1.0,
         max_grad_norm=1.0,
-        expected_batch_size=1,
         generator=torch.Generator().manual_seed(0),
     )
     # The correlation of N pairs has standard deviation 1/√N; five of them.
-    assert abs(float((noisy["one"] * noisy["two"]).mean())) < 5 / N**0.5
+    assert abs(float((noise["one"] * noise["two"]).mean())) < 5 / N**0.5
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
@@ -54,33 +60,88 @@ def test_noise_is_drawn_and_added_in_float32_or_wider(dtype: torch.dtype) -> Non
 
 def test_small_noise_is_not_lost_on_a_large_sum() -> None:
     """In bf16, 256 + 0.1 is 256."""
-    noisy = noisy_mean(
-        {"weight": torch.full((N,), 256.0, dtype=torch.bfloat16)},
-        noise_multiplier=0.1,
-        max_grad_norm=1.0,
-        expected_batch_size=1,
-        generator=torch.Generator().manual_seed(0),
+    total = {"weight": torch.full((N,), 256.0, dtype=torch.bfloat16)}
+    noise = gaussian_noise(
+        total, noise_multiplier=0.1, max_grad_norm=1.0, generator=torch.Generator().manual_seed(0)
     )
+    noisy = noisy_mean(total, noise, expected_batch_size=1)
     assert float(noisy["weight"].std()) == pytest.approx(0.1, rel=0.02)
 
 
 def test_the_sum_is_divided_by_the_expected_batch_size() -> None:
-    noisy = noisy_mean(
-        {"weight": torch.tensor([32.0])},
-        noise_multiplier=1e-9,
-        max_grad_norm=1.0,
-        expected_batch_size=16,
-        generator=torch.Generator(),
-    )
-    assert float(noisy["weight"]) == pytest.approx(2.0)
+    total = {"weight": torch.tensor([32.0])}
+    noisy = noisy_mean(total, {"weight": torch.tensor([1.6])}, expected_batch_size=16)
+    assert float(noisy["weight"]) == pytest.approx(2.1)
+    assert float(total["weight"]) == 32.0
+
+
+def _step(model: nn.Module, chosen: torch.optim.Optimizer, gradient: Tensor, **more: float) -> None:
+    settings = {"learning_rate": 0.1, "noise_deviation": 0.0, **more}
+    take_step(model, chosen, {"weight": gradient}, **settings)
 
 
 def test_a_step_moves_trainable_weights_and_leaves_no_gradient() -> None:
     model = nn.Linear(2, 1)
     model.bias.requires_grad_(False)
     before = model.weight.clone()
-    optimizer = adamw(model, learning_rate=0.1, weight_decay=0.0)
-    take_step(model, optimizer, {"weight": torch.ones(1, 2)})
+    _step(model, optimizer(model, TrainingConfig()), torch.ones(1, 2))
     # Adam's first step is the learning rate along the gradient's sign.
     torch.testing.assert_close(before - model.weight, torch.full((1, 2), 0.1))
     assert model.weight.grad is None
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_adam_without_noise_to_take_out_is_adam(steps: int) -> None:
+    """Both divide by the root of the second moment; AdamW adds its 1e-8 outside of it."""
+    one, other = nn.Linear(3, 1, bias=False), nn.Linear(3, 1, bias=False)
+    other.load_state_dict(one.state_dict())
+    config = TrainingConfig(weight_decay=0.3, beta2=0.9)
+    adam = optimizer(one, config)
+    corrected = optimizer(other, config.model_copy(update={"optimizer": "adamw_bc"}))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        gradient = torch.randn(1, 3, generator=generator)
+        _step(one, adam, gradient)
+        _step(other, corrected, gradient)
+    torch.testing.assert_close(one.weight, other.weight, rtol=1e-5, atol=1e-6)
+
+
+def test_the_corrected_second_moment_is_that_of_the_signal() -> None:
+    """A signal of 0.1 under noise of 0.5, then 0.2: plain Adam would see their squares' sum."""
+    model = nn.Linear(N, 1, bias=False)
+    corrected = AdamWBC([model.weight], lr=1.0, betas=(0.9, 0.99), weight_decay=0.0)
+    generator = torch.Generator().manual_seed(0)
+    for deviation in [0.5] * 60 + [0.2] * 60:
+        noisy = 0.1 + deviation * torch.randn(1, N, generator=generator)
+        _step(model, corrected, noisy, noise_deviation=deviation)
+    state = corrected.state[model.weight]
+    unbiased = 1 - 0.99**120
+    seen = float(state["second_moment"].mean()) / unbiased
+    left = (float(state["second_moment"].mean()) - state["noise_moment"]) / unbiased
+    assert seen > 0.1
+    # 200 000 coordinates: the mean of their squares is known to better than a thousandth.
+    assert left == pytest.approx(0.1**2, abs=1e-3)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_the_rate_rises_then_stays_or_falls(schedule: str) -> None:
+    config = TrainingConfig.model_validate(
+        {"learning_rate": 1.0, "warmup_steps": 3, "learning_rate_schedule": schedule}
+    )
+    rates = [learning_rate(config, step, 10) for step in range(10)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    if schedule == "constant":
+        assert set(rates[3:]) == {1.0}
+    else:
+        assert rates[3:] == sorted(rates[3:], reverse=True)
+        assert 0 < rates[-1] < 0.1
+
+
+def test_momentum_is_that_of_sgd() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        model.weight.zero_()
+    chosen = optimizer(model, TrainingConfig(optimizer="sgd", momentum=0.5))
+    for _ in range(2):
+        _step(model, chosen, torch.ones(1, 1))
+    assert float(model.weight.detach()) == pytest.approx(-0.1 * (1 + 1.5))

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from workbench.training.sampling import poisson_batches
+from workbench.training.sampling import poisson_batch
 
 
 def _batches(n_records: int, sample_rate: float, steps: int, seed: int = 0) -> list[np.ndarray]:
     generator = np.random.default_rng(seed)
-    return list(
-        poisson_batches(n_records, sample_rate=sample_rate, steps=steps, generator=generator)
-    )
+    return [
+        poisson_batch(n_records, sample_rate=sample_rate, generator=generator) for _ in range(steps)
+    ]
 
 
 def test_batch_sizes_have_the_binomial_mean_and_variance() -> None:
@@ -33,7 +33,7 @@ def test_records_are_drawn_independently() -> None:
     assert abs(np.mean(both) - 0.25) < 0.035
 
 
-def test_empty_batches_are_yielded_like_any_other() -> None:
+def test_empty_batches_are_drawn_like_any_other() -> None:
     batches = _batches(5, 0.01, 300)
     assert len(batches) == 300
     assert min(batch.size for batch in batches) == 0

@@ -10,7 +10,7 @@ from workbench.privacy.accountant import (
     delta,
     epsilon,
 )
-from workbench.privacy.calibration import max_steps, noise_multiplier
+from workbench.privacy.calibration import max_steps, noise_multiplier, noise_scale, steps_within
 from workbench.privacy.schedule import batch_schedule, history, noise_schedule
 from workbench.privacy.signal import article_nsr, noise_batch_ratio, update_noise_to_signal
 from workbench.privacy.surface import epsilon_surface, noise_multiplier_surface
@@ -40,7 +40,9 @@ __all__ = [
     "noise_batch_ratio",
     "noise_multiplier",
     "noise_multiplier_surface",
+    "noise_scale",
     "noise_schedule",
     "random_trials",
+    "steps_within",
     "update_noise_to_signal",
 ]

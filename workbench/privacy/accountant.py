@@ -49,9 +49,9 @@ class Guarantee:
     neighbouring_relation: NeighbouringRelation = "add_or_remove_one"
     unit: str = "record"
 
-    def as_dict(self) -> dict[str, float | str]:
-        """Its fields, for JSON."""
-        return asdict(self)
+    def as_dict(self) -> dict[str, float | str | None]:
+        """Its fields, for JSON, which has no infinity: null is the ε of what is not private."""
+        return {**asdict(self), "epsilon": self.epsilon if math.isfinite(self.epsilon) else None}
 
     def __str__(self) -> str:
         relation = self.neighbouring_relation.replace("_", " ")

@@ -7,13 +7,14 @@ True
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from scipy.optimize import root_scalar
 
 from workbench.config import Accountant
 from workbench.errors import InputError, positive
-from workbench.privacy.accountant import SMALLEST_SIGMA, epsilon
+from workbench.privacy.accountant import SMALLEST_SIGMA, compose, epsilon
+from workbench.privacy.schedule import first_steps
 
 _LARGEST_SIGMA = 1e6
 
@@ -31,12 +32,30 @@ def noise_multiplier(
     Never too small: the returned σ itself was accounted. Raises `InputError` if no σ below 10⁶
     suffices.
     """
+    history = [(1.0, sample_rate, steps)]
+    return noise_scale(target_epsilon, history, delta, accountant=accountant)
+
+
+def noise_scale(
+    target_epsilon: float,
+    history: Sequence[tuple[float, float, int]],
+    delta: float,
+    *,
+    accountant: Accountant = "pld",
+) -> float:
+    """The smallest factor on every σ of ``history``, rounded up, that keeps within the target.
+
+    ``history`` gives the shape of a schedule as ``[(noise_multiplier, sample_rate, steps), …]``;
+    otherwise as `noise_multiplier`, which is this for a constant σ of 1.
+    """
     positive("target_epsilon", target_epsilon, remedy="choose a budget such as 8")
+    smallest = SMALLEST_SIGMA / min(sigma for sigma, _, _ in history)
 
-    def spent(sigma: float) -> float:
-        return epsilon(sigma, sample_rate, steps, delta, accountant=accountant)
+    def spent(scale: float) -> float:
+        scaled = [(scale * sigma, rate, steps) for sigma, rate, steps in history]
+        return compose(scaled, delta, accountant=accountant)
 
-    low, high = SMALLEST_SIGMA, 1.0
+    low, high = smallest, max(1.0, smallest)
     while spent(high) > target_epsilon:
         low, high = high, high * 2
         if high > _LARGEST_SIGMA:
@@ -44,15 +63,37 @@ def noise_multiplier(
                 f"target_epsilon is {target_epsilon:g} but no noise multiplier below "
                 f"{_LARGEST_SIGMA:g} reaches it; raise it or delta, or take fewer steps."
             )
-    while low == SMALLEST_SIGMA and high > SMALLEST_SIGMA:
-        below = max(high / 2, SMALLEST_SIGMA)
+    while low == smallest and high > smallest:
+        below = max(high / 2, smallest)
         low, high = (low, below) if spent(below) <= target_epsilon else (below, high)
-    if high == SMALLEST_SIGMA:
+    if high == smallest:
         return high
     bracketed = root_scalar(
-        lambda sigma: spent(sigma) - target_epsilon, bracket=(low, high), rtol=1e-5
+        lambda scale: spent(scale) - target_epsilon, bracket=(low, high), rtol=1e-5
     )
-    return _rounded_up_within(bracketed.root, lambda sigma: spent(sigma) <= target_epsilon)
+    return _rounded_up_within(bracketed.root, lambda scale: spent(scale) <= target_epsilon)
+
+
+def steps_within(
+    target_epsilon: float,
+    history: Sequence[tuple[float, float, int]],
+    delta: float,
+    *,
+    accountant: Accountant = "pld",
+) -> int:
+    """How many steps of ``history``, from its beginning, keep within the target; maybe all."""
+    positive("target_epsilon", target_epsilon, remedy="choose a budget such as 8")
+
+    def within(steps: int) -> bool:
+        return compose(first_steps(history, steps), delta, accountant=accountant) <= target_epsilon
+
+    low, high = 0, sum(steps for _, _, steps in history)
+    if within(high):
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if within(middle) else (low, middle)
+    return low
 
 
 def max_steps(

@@ -13,13 +13,12 @@ approximated in between.
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Literal
 
 import numpy as np
 
+from workbench.config import ScheduleKind
 from workbench.errors import InputError, positive, whole
 
-ScheduleKind = Literal["constant", "linear", "exponential", "step"]
 Runs = list[tuple[float, int]]
 History = list[tuple[float, float, int]]  # (noise_multiplier, sample_rate, steps)
 
@@ -69,6 +68,37 @@ def history(noise: Runs, batch: Runs, *, dataset_size: int) -> History:
         merged.append((sigma, size / dataset_size, end - position))
         position = end
     return merged
+
+
+def first_steps(history: Sequence[tuple[float, float, int]], steps: int) -> History:
+    """The part of ``history`` that its first ``steps`` steps are."""
+    part, left = [], steps
+    for sigma, rate, count in history:
+        if left <= 0:
+            break
+        part.append((sigma, rate, min(count, left)))
+        left -= count
+    return part
+
+
+def last_steps(history: Sequence[tuple[float, float, int]], steps: int) -> History:
+    """The part of ``history`` that its last ``steps`` steps are."""
+    return first_steps(history[::-1], steps)[::-1]
+
+
+def norm_schedule(
+    kind: ScheduleKind, *, start: float, end: float, steps: int, stages: int = 16
+) -> Runs:
+    """Plateaus of the clipping norm C, otherwise as `noise_schedule`; ε does not depend on C."""
+    return _plateaus(kind, start, end, steps, stages, name="max_grad_norm")
+
+
+def value_at(runs: Runs, step: int) -> float:
+    """The value in force at ``step``, counted from 0; the last one after the end."""
+    for value, end in zip((value for value, _ in runs), _ends(runs), strict=True):
+        if step < end:
+            return value
+    return runs[-1][0]
 
 
 def _plateaus(

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from workbench.training.folder import RunRecord, read_run
     from workbench.training.ledger import verify
     from workbench.training.report import RunResult, StepReport
-    from workbench.training.run import train
+    from workbench.training.run import resume, train
 
 _HOMES = {
     "ClippedSum": "clipping",
@@ -21,6 +21,7 @@ _HOMES = {
     "verify": "ledger",
     "RunResult": "report",
     "StepReport": "report",
+    "resume": "run",
     "train": "run",
 }
 
@@ -31,6 +32,7 @@ __all__ = [
     "StepReport",
     "clipped_gradient_sum",
     "read_run",
+    "resume",
     "train",
     "verify",
 ]

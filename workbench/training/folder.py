@@ -8,20 +8,23 @@ as confidential as the records.
 """
 
 import json
+import shutil
 import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
 from workbench.config import RunConfig
 from workbench.errors import InputError
-from workbench.training import ledger
+from workbench.training.ledger import Ledger, LedgerRecord, Terms
+from workbench.training.ledger import read as read_ledger
 from workbench.training.report import StepReport
 
+LEDGER, SUMMARY = "ledger.jsonl", "summary.json"
 _REWRITE_SECONDS = 0.5  # how much of the metrics a kill can cost
 
 
@@ -32,31 +35,50 @@ class RunRecord:
     path: Path
     config: RunConfig
     metrics: pd.DataFrame
-    ledger: ledger.LedgerRecord
+    ledger: LedgerRecord
     summary: dict[str, Any]
     checkpoint: Path | None
 
 
 class RunFolder:
-    """Writes one run's folder at ``path``; raises `InputError` if it cannot be written."""
+    """Writes one run's folder at ``path``, from `new` or, for a run that goes on, `resumed`."""
 
-    def __init__(self, config: RunConfig, path: Path) -> None:
+    def __init__(self, path: Path, rows: list[dict[str, Any]] | None = None) -> None:
         self.path = path
-        self.checkpoints = self.path / "checkpoints"
-        self._rows: list[dict[str, Any]] = []
+        self.checkpoints = path / "checkpoints"
+        self._rows = rows or []
         self._written = -np.inf
+
+    @classmethod
+    def new(
+        cls, config: RunConfig, path: Path, terms: Terms, summary: dict[str, Any]
+    ) -> tuple[Self, Ledger]:
+        """A folder with its configuration, first summary and ledger, which appears whole.
+
+        Raises `InputError` if it cannot be written.
+        """
+        partial = path.with_name(f".{path.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
         try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-            replace_text(self.path / "config.yaml", config.to_yaml())
+            (partial / "checkpoints").mkdir(parents=True)
+            replace_text(partial / "config.yaml", config.to_yaml())
+            replace_text(partial / SUMMARY, _as_json(summary))
+            ledger = Ledger(partial / LEDGER, terms)
+            if path.exists():
+                path.rmdir()  # empty, as `fresh_path` has seen
+            partial.rename(path)
         except OSError as error:
             raise InputError(
-                f"Cannot write the run folder {self.path}: {error.strerror}; choose another with "
+                f"Cannot write the run folder {path}: {error.strerror}; choose another with "
                 "--run-dir or run_dir."
             ) from None
+        return cls(path), ledger
 
-    def open_ledger(self, terms: ledger.Terms) -> ledger.Ledger:
-        """The run's ledger, with its first line written."""
-        return ledger.Ledger(self.path / "ledger.jsonl", terms)
+    @classmethod
+    def resumed(cls, record: RunRecord, *, step: int) -> Self:
+        """The folder of a run that goes on after ``step``; later rows of metrics are dropped."""
+        rows = record.metrics.to_dict(orient="records")
+        return cls(record.path, [row for row in rows if step and row["step"] <= step])  # type: ignore[misc]
 
     def add(self, report: StepReport) -> None:
         """Keep a step's row; the file is rewritten twice a second and at every evaluation."""
@@ -75,15 +97,14 @@ class RunFolder:
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Replace ``summary.json``."""
-        replace_text(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+        replace_text(self.path / SUMMARY, _as_json(summary))
 
 
 def read_run(path: str | Path) -> RunRecord:
     """Read a run folder in whatever state it is; raise `InputError` if it is not one."""
-    path = Path(path)
+    path = Path(path).expanduser()
     try:
-        summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
-        metrics = pd.read_parquet(path / "metrics.parquet")
+        summary = json.loads((path / SUMMARY).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise InputError(
             f"{path} is not a run folder; give the folder a run has written."
@@ -91,11 +112,28 @@ def read_run(path: str | Path) -> RunRecord:
     return RunRecord(
         path=path,
         config=RunConfig.load(path / "config.yaml"),
-        metrics=metrics,
-        ledger=ledger.read(path / "ledger.jsonl"),
+        metrics=_read_metrics(path),
+        ledger=read_ledger(path / LEDGER),
         summary=summary,
-        checkpoint=max((path / "checkpoints").glob("step-*"), default=None),
+        checkpoint=(checkpoints(path / "checkpoints") or [None])[-1],
     )
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints in ``folder``, oldest first."""
+    return sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def _read_metrics(path: Path) -> pd.DataFrame:
+    """The rows so far; none yet if the run was killed before its first evaluation."""
+    try:
+        return pd.read_parquet(path / "metrics.parquet")
+    except FileNotFoundError:
+        return pd.DataFrame({name: pd.Series(dtype=float) for name in METRICS})
+
+
+def _as_json(summary: dict[str, Any]) -> str:
+    return json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -133,6 +171,14 @@ METRICS = [
     "norm_p10",
     "norm_median",
     "norm_p90",
+    "noise_multiplier",
+    "expected_batch_size",
+    "max_grad_norm",
+    "learning_rate",
+    "noise_to_signal",
+    "predicted_noise_to_signal",
+    "tokens_per_second",
+    "memory_mb",
     "seconds",
 ]
 
@@ -141,16 +187,6 @@ def metrics_row(report: StepReport) -> dict[str, Any]:
     """A step as a row of the metrics, by `METRICS`; NaN for what the step has not."""
     norms = report.gradient_norms
     low, median, high = np.quantile(norms, [0.1, 0.5, 0.9]) if norms.size else [np.nan] * 3
-    return {
-        "step": report.step,
-        "loss": report.loss,
-        "perplexity": report.perplexity,
-        "heldout_loss": np.nan if report.heldout_loss is None else report.heldout_loss,
-        "epsilon": report.epsilon,
-        "batch_size": report.batch_size,
-        "clipped_fraction": report.clipped_fraction,
-        "norm_p10": low,
-        "norm_median": median,
-        "norm_p90": high,
-        "seconds": report.seconds,
-    }
+    of_norms = {"norm_p10": low, "norm_median": median, "norm_p90": high}
+    row = {name: of_norms[name] if name in of_norms else getattr(report, name) for name in METRICS}
+    return {name: np.nan if value is None else value for name, value in row.items()}

@@ -8,21 +8,24 @@ realised batch size is not here: unlike everything below it is not public.
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from workbench import privacy
 from workbench.config import Accountant, NeighbouringRelation, Sampling
 from workbench.errors import InputError
 from workbench.privacy import Guarantee
+from workbench.privacy.schedule import History
 
 _GENESIS = "0" * 64
-History = list[tuple[float, float, int]]
+_STEP = ("noise_multiplier", "sample_rate", "max_grad_norm")
+_Step = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,15 @@ class Terms:
     expected_batch_size: int
 
     def guarantee(self, history: History) -> Guarantee:
-        """The certified guarantee of a ``history`` of (σ, q, steps) under these terms."""
+        """The certified guarantee of a ``history`` of (σ, q, steps) under these terms.
+
+        Steps without noise, of a run that is not private, make ε infinite.
+        """
+        private = all(sigma > 0 for sigma, _, _ in history)
         return Guarantee(
-            epsilon=privacy.compose(history, self.delta, accountant=self.accountant),
+            epsilon=privacy.compose(history, self.delta, accountant=self.accountant)
+            if private
+            else math.inf,
             delta=self.delta,
             accountant=self.accountant,
             sampling=self.sampling,
@@ -50,7 +59,7 @@ class Terms:
 
 
 class Ledger:
-    """Appends to ``path``; use as a context manager.
+    """Appends to ``path``, which one process at a time may hold; use as a context manager.
 
     >>> import tempfile
     >>> terms = Terms(1e-5, "rdp", "poisson", "add_or_remove_one", "record", 1000, 10)
@@ -63,28 +72,64 @@ class Ledger:
 
     def __init__(self, path: Path, terms: Terms) -> None:
         self._file = path.open("x", encoding="utf-8")
+        hold(self._file, path)
         self._head = _GENESIS
         self._steps = 0
+        self._repeated: list[_Step] = []
         self._append({"terms": vars(terms)})
+
+    @classmethod
+    def resumed(cls, path: Path, *, step: int, recorded: int, same_noise: bool) -> Self:
+        """Go on with the ledger at ``path`` for a run whose weights have taken ``step`` steps.
+
+        ``recorded`` is how many lines of steps the ledger had when those weights were saved. What
+        it holds beyond was prepared for weights that were lost. Where their batches and noise are
+        drawn again alike (``same_noise``) these steps are the same releases and are not counted
+        twice; with new noise they are, because both may have been seen. Raises `InputError` if the
+        ledger does not hold, has fewer lines, or is in use.
+        """
+        record = read(path)
+        if record.steps < recorded:
+            raise InputError(
+                f"{path} has {record.steps} steps but had {recorded} at the last checkpoint: it was"
+                " cut, and this run cannot go on with an honest ε; start a new one."
+            )
+        ledger = cls.__new__(cls)
+        ledger._file = path.open("r+", encoding="utf-8")
+        hold(ledger._file, path)
+        # A line that a crash cut short belongs to a step that never reached the weights.
+        ledger._file.truncate(path.read_bytes().rfind(b"\n") + 1)
+        ledger._file.seek(0, os.SEEK_END)
+        ledger._head, ledger._steps = record.head, record.steps
+        ledger._repeated = list(record.every_step[recorded:]) if same_noise else []
+        ledger._append({"resumed_at": step, "same_noise": same_noise})
+        return ledger
 
     def record_step(
         self, *, noise_multiplier: float, sample_rate: float, max_grad_norm: float
     ) -> None:
-        """Write one step and return only once it is on the disk."""
+        """Write one step and return only once it is on the disk.
+
+        A step that the ledger holds already from before a crash is compared instead.
+        """
+        step = (noise_multiplier, sample_rate, max_grad_norm)
+        if self._repeated:
+            recorded = self._repeated.pop(0)
+            if recorded != step:
+                raise RuntimeError(f"a repeated step is {step} but was recorded as {recorded}")
+            return
         self._steps += 1
-        self._append(
-            {
-                "step": self._steps,
-                "noise_multiplier": noise_multiplier,
-                "sample_rate": sample_rate,
-                "max_grad_norm": max_grad_norm,
-            }
-        )
+        self._append({"step": self._steps, **dict(zip(_STEP, step, strict=True))})
 
     @property
     def head(self) -> str:
         """The hash of the last line, which stands for all of them."""
         return self._head
+
+    @property
+    def recorded(self) -> int:
+        """How many steps stand in it for the weights as they are now."""
+        return self._steps - len(self._repeated)
 
     def _append(self, content: Mapping[str, Any]) -> None:
         line = _chained(content, self._head)
@@ -107,16 +152,30 @@ class Ledger:
 
 @dataclass(frozen=True)
 class LedgerRecord:
-    """A ledger whose chain holds: terms, and steps as run lengths (σ, q, steps)."""
+    """A ledger whose chain holds: its terms, each step as (σ, q, C), and the hash of its last line.
+
+    ``resumed_at`` are the steps from which the run went on after an end or a crash.
+    """
 
     terms: Terms
-    history: History
+    every_step: tuple[_Step, ...]
+    resumed_at: tuple[int, ...]
     head: str
+
+    @property
+    def history(self) -> History:
+        """The steps as run lengths (σ, q, steps)."""
+        return self.first(self.steps)
+
+    def first(self, count: int) -> History:
+        """The first ``count`` steps as run lengths."""
+        pairs = groupby(self.every_step[:count], key=lambda step: step[:2])
+        return [(sigma, rate, len(list(run))) for (sigma, rate), run in pairs]
 
     @property
     def steps(self) -> int:
         """How many steps were recorded."""
-        return sum(steps for _, _, steps in self.history)
+        return len(self.every_step)
 
     def guarantee(self) -> Guarantee:
         """The certified guarantee of the recorded steps, recomputed."""
@@ -132,18 +191,22 @@ def read(path: Path) -> LedgerRecord:
     lines = list(_lines(path))
     if not lines or "terms" not in lines[0]:
         raise InputError(f"{path} has no first line with its terms; it is not a whole ledger.")
-    head = _GENESIS
+    head, steps, resumed = _GENESIS, [], []
     for number, line in enumerate(lines, start=1):
         content = {key: value for key, value in line.items() if key not in ("hash", "previous")}
-        if line != _chained(content, head) or line.get("step", 0) != number - 1:
+        if "step" in line:
+            steps.append(line)
+        elif "resumed_at" in line:
+            resumed.append(line["resumed_at"])
+        misnumbered = "step" in line and line["step"] != len(steps)
+        if line != _chained(content, head) or misnumbered or (number > 1 and "terms" in line):
             raise InputError(
                 f"Line {number} of {path} does not fit the chain: the ledger was changed after it "
                 "was written; do not rely on its ε."
             )
         head = line["hash"]
-    pairs = [(line["noise_multiplier"], line["sample_rate"]) for line in lines[1:]]
-    history = [(*pair, len(list(run))) for pair, run in groupby(pairs)]
-    return LedgerRecord(Terms(**lines[0]["terms"]), history, head)
+    every_step = tuple((line[_STEP[0]], line[_STEP[1]], line[_STEP[2]]) for line in steps)
+    return LedgerRecord(Terms(**lines[0]["terms"]), every_step, tuple(resumed), head)
 
 
 def verify(run_dir: str | Path) -> Guarantee:
@@ -165,6 +228,21 @@ def verify(run_dir: str | Path) -> Guarantee:
             "were added; do not rely on its ε."
         )
     return record.guarantee()
+
+
+def hold(file: IO[str], path: Path) -> None:
+    """Keep other processes from writing ``file`` until it is closed, also by a crash."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such lock
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise InputError(
+            f"{path.parent} is being written by another process; wait for its end or stop it."
+        ) from None
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -126,6 +126,23 @@ def mean_loss(
     return total / max(count, 1)
 
 
+@torch.no_grad()
+def sample_text(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, tokens: int, seed: int = 0
+) -> str:
+    """What the model writes from an empty page: ``tokens`` drawn one by one from its own odds."""
+    generator = torch.Generator().manual_seed(seed)
+    start = tokenizer.bos_token_id if isinstance(tokenizer.bos_token_id, int) else 0
+    written = torch.tensor([[start]], device=model.device)
+    context = min(context_length(model), 1024)
+    for _ in range(tokens):
+        logits = model(input_ids=written[:, -int(context) :], use_cache=False).logits[0, -1]
+        odds = logits.float().softmax(0).cpu()
+        drawn = torch.multinomial(odds, 1, generator=generator).to(written.device)
+        written = torch.cat([written, drawn[None]], dim=1)
+    return str(tokenizer.decode(written[0, 1:].tolist(), skip_special_tokens=True))
+
+
 def _token_losses(model: PreTrainedModel, tokens: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Losses (batch, tokens − 1), 0 where ignored, and how many count in each record (batch,)."""
     inputs, targets = tokens[:, :-1], labels[:, 1:]

@@ -1,26 +1,24 @@
 """Everything a run needs before its first step, and every reason to refuse it.
 
-Three generators are derived from ``config.seed``: one draws initial weights, one the batches, one
-the noise, so that a change in how often one is used never moves the others. Whoever knows the seed
-can redraw the noise and subtract it: a seeded run is for teaching and research, its seed as secret
-as its records.
+Nothing is written and no generator but that of the initial weights is used before all of it holds.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from workbench import corpora, privacy
+from workbench import corpora
 from workbench.config import PrivacyConfig, RunConfig
 from workbench.corpora import Encoded, Records
 from workbench.corpora.tokens import IGNORED
 from workbench.errors import InputError
 from workbench.training import models
 from workbench.training.ledger import Terms
+from workbench.training.plan import Plan, plan
+from workbench.training.randomness import Randomness, randomness
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Examples:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def __getitem__(self, indices: Tensor) -> "Examples":
+    def __getitem__(self, indices: Tensor | slice) -> "Examples":
         return Examples(self.tokens[indices], self.labels[indices])
 
     def without_common_padding(self) -> "Examples":
@@ -60,12 +58,9 @@ class Prepared:
     public_records: int
     truncated_records: int
     device: torch.device
-    noise_multiplier: float
-    sample_rate: float
-    steps: int
+    plan: Plan
     terms: Terms
-    sampling: np.random.Generator
-    noise: torch.Generator
+    randomness: Randomness
 
     @property
     def n_params(self) -> int:
@@ -74,17 +69,16 @@ class Prepared:
 
 
 def prepare(config: RunConfig) -> Prepared:
-    """Load corpus, tokenizer and model, and settle σ, q and the number of steps.
+    """Load corpus, tokenizer and model, and settle the plan of all steps.
 
     Raises `InputError`, before anything is written, for whatever cannot be run as asked.
     """
     _refuse_unaccounted(config.privacy)
     device = _device(config.runtime.device)
-    initial, sampling, noise = _generators(config.seed, device)
+    chance = randomness(config, device)
     records = corpora.load(config.corpus, seed=config.seed)
-    sample_rate = config.sample_rate(len(records.training))
-    steps = config.steps(len(records.training))
-    model, tokenizer = _model_and_tokenizer(config, records, initial)
+    settled = plan(config, len(records.training))
+    model, tokenizer = _model_and_tokenizer(config, records, chance.initial)
     training, heldout = _encoded(config, records, tokenizer)
     return Prepared(
         model=model.to(device).train(),  # type: ignore[arg-type]
@@ -94,9 +88,7 @@ def prepare(config: RunConfig) -> Prepared:
         public_records=len(records.public),
         truncated_records=training.truncated,
         device=device,
-        noise_multiplier=_noise_multiplier(config.privacy, sample_rate, steps),
-        sample_rate=sample_rate,
-        steps=steps,
+        plan=settled,
         terms=Terms(
             delta=config.privacy.delta,
             accountant=config.privacy.accountant,
@@ -106,12 +98,13 @@ def prepare(config: RunConfig) -> Prepared:
             training_records=len(training.tokens),
             expected_batch_size=config.training.expected_batch_size,
         ),
-        sampling=sampling,
-        noise=noise,
+        randomness=chance,
     )
 
 
 def _refuse_unaccounted(config: PrivacyConfig) -> None:
+    if not config.private:
+        return
     if config.sampling != "poisson":
         raise InputError(
             f"privacy.sampling is {config.sampling!r} but training draws Poisson batches, and its "
@@ -132,6 +125,8 @@ def _device(name: str) -> torch.device:
         "cpu": True,
     }
     if name == "auto":
+        if available["cuda"]:
+            return torch.device("cuda", torch.cuda.current_device())
         return torch.device(next(kind for kind, there in available.items() if there))
     if not available[name]:
         raise InputError(
@@ -139,31 +134,6 @@ def _device(name: str) -> torch.device:
             "'auto'."
         )
     return torch.device(name)
-
-
-def _generators(
-    seed: int, device: torch.device
-) -> tuple[torch.Generator, np.random.Generator, torch.Generator]:
-    """For initial weights (on the CPU), for sampling, and for noise (on ``device``)."""
-    initial, sampling, noise = np.random.SeedSequence(seed).spawn(3)
-    return (
-        torch.Generator().manual_seed(_number(initial)),
-        np.random.default_rng(sampling),
-        torch.Generator(device).manual_seed(_number(noise)),
-    )
-
-
-def _number(sequence: np.random.SeedSequence) -> int:
-    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _noise_multiplier(config: PrivacyConfig, sample_rate: float, steps: int) -> float:
-    if config.noise_multiplier is not None:
-        return config.noise_multiplier
-    assert config.target_epsilon is not None  # the configuration holds exactly one of the two
-    return privacy.noise_multiplier(
-        config.target_epsilon, sample_rate, steps, config.delta, accountant=config.accountant
-    )
 
 
 def _model_and_tokenizer(

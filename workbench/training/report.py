@@ -8,8 +8,10 @@ from typing import Literal
 import numpy as np
 
 from workbench.privacy import Guarantee
+from workbench.training.stopping import Reason
 
 State = Literal["running", "done", "cancelled", "failed"]
+Samples = dict[str, str]  # what the model wrote "before" and "after" training
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,20 @@ class StepReport:
     steps: int
     loss: float  # mean over this batch's tokens, nats; NaN for an empty batch and at step 0
     heldout_loss: float | None  # the same over the held-out records, at evaluations only
-    epsilon: float
+    epsilon: float  # infinite without privacy
     epsilon_exact: bool
-    gradient_norms: np.ndarray  # (batch_size,) float32, before clipping
+    gradient_norms: np.ndarray  # (batch_size,) float32, before clipping; empty without privacy
     clipped_fraction: float
     batch_size: int
-    seconds: float  # since the loop began
+    noise_multiplier: float
+    expected_batch_size: int
+    max_grad_norm: float
+    learning_rate: float
+    noise_to_signal: float  # ‖noise‖ / ‖clipped sum‖ as drawn; NaN at step 0
+    predicted_noise_to_signal: float  # σC√d / ‖clipped sum‖
+    tokens_per_second: float
+    memory_mb: float  # the most this process has held so far: on the GPU if there is one
+    seconds: float  # of training, in all sessions together
     eta_seconds: float
 
     @property
@@ -47,10 +57,14 @@ class StepReport:
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended. ``guarantee`` is certified for the steps truly taken."""
+    """How a run ended. ``guarantee`` is certified for the steps truly taken.
+
+    ``noise_multiplier`` and ``sample_rate`` are those of the first step.
+    """
 
     run_dir: Path
     state: State
+    reason: Reason
     steps: int
     guarantee: Guarantee
     noise_multiplier: float
@@ -58,6 +72,7 @@ class RunResult:
     n_params: int
     heldout_loss: float | None  # at the last evaluation, nats a token
     minutes: float
+    samples: Samples
 
     @property
     def heldout_perplexity(self) -> float | None:

@@ -9,30 +9,36 @@ small however long the run is; evaluations, Cancel and the end ask for the exact
 import math
 
 from workbench.privacy import Guarantee
+from workbench.privacy.schedule import History
 from workbench.training.ledger import Terms
+from workbench.training.plan import Plan
 
 _STRETCHES = 24
 
 
 class Spending:
-    """What equal steps of one run cost, remembered by number of steps."""
+    """What the steps of one run cost, remembered by number of steps.
+
+    A resumed run has spent ``before`` on its first ``since`` steps; that can be more than the plan
+    has for them, where steps whose weights were lost are taken again with new noise.
+    """
 
     def __init__(
-        self, terms: Terms, *, noise_multiplier: float, sample_rate: float, steps: int
+        self, terms: Terms, plan: Plan, *, before: History | None = None, since: int = 0
     ) -> None:
-        self._terms = terms
-        self._step = (noise_multiplier, sample_rate)
-        self._stretch = math.ceil(steps / _STRETCHES)
-        self._steps = steps
+        self._terms, self._plan = terms, plan
+        self._before, self._since = before or [], since
+        self._stretch = math.ceil(plan.steps / _STRETCHES)
         self._known: dict[int, Guarantee] = {}
 
     def guarantee(self, taken: int) -> Guarantee:
         """The certified guarantee of exactly ``taken`` steps."""
         if taken not in self._known:
-            self._known[taken] = self._terms.guarantee([(*self._step, taken)] if taken else [])
+            history = self._before + self._plan.history(taken, since=self._since)
+            self._known[taken] = self._terms.guarantee(history)
         return self._known[taken]
 
     def bound(self, taken: int) -> float:
         """A certified ε that ``taken`` steps do not exceed: that of the end of their stretch."""
         end = math.ceil(taken / self._stretch) * self._stretch
-        return self.guarantee(min(end, self._steps)).epsilon
+        return self.guarantee(min(end, self._plan.steps)).epsilon

@@ -1,0 +1,220 @@
+"""A run goes on from where it was, with the weights it would have had and an honest ledger."""
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from workbench import privacy, training
+from workbench.config import RunConfig
+from workbench.errors import InputError
+from workbench.training import step
+from workbench.training.ledger import Ledger, read
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "bias-corrected": {"training.optimizer": "adamw_bc", "training.learning_rate": 1e-4},
+    "momentum": {"training.optimizer": "sgd", "training.warmup_steps": 3},
+    "adaptive": {"privacy.clipping": "adaptive", "training.learning_rate_schedule": "cosine"},
+    "scheduled": {
+        "schedule.noise": {"kind": "linear", "end_factor": 0.5},
+        "schedule.batch": {"kind": "step", "end_factor": 0.5},
+    },
+    "not private": {"privacy.private": False},
+}
+
+
+@pytest.fixture
+def long(config: RunConfig) -> RunConfig:
+    """Seven steps, evaluated and saved after every third."""
+    return config.with_changes({"training.steps": 7, "training.evaluate_every": 3})
+
+
+def _weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    checkpoint = training.read_run(run_dir).checkpoint
+    assert checkpoint is not None
+    return load_file(checkpoint / "model.safetensors")
+
+
+def _same_end(one: Path, other: Path) -> None:
+    """Bit for bit the same weights and, but for the clock, the same metrics."""
+    a, b = _weights(one), _weights(other)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    clock = ["seconds", "tokens_per_second", "memory_mb", "epsilon"]
+    metrics = [training.read_run(path).metrics.drop(columns=clock) for path in (one, other)]
+    assert metrics[0].equals(metrics[1])
+
+
+def _stopped(config: RunConfig, path: Path, *, after: int) -> None:
+    stop = threading.Event()
+    training.train(
+        config, run_dir=path, stop=stop, on_step=lambda r: stop.set() if r.step == after else None
+    )
+
+
+def _crashed(config: RunConfig, path: Path, patch: pytest.MonkeyPatch, *, at: int) -> None:
+    """Fail between the ledger and the weights of step ``at``."""
+    real, calls = step.take_step, iter(range(1, 100))
+
+    def failing(*args: Any, **kwargs: Any) -> None:
+        if next(calls) == at:
+            raise RuntimeError("power cut")
+        real(*args, **kwargs)
+
+    with patch.context() as patched:
+        patched.setattr(step, "take_step", failing)
+        with pytest.raises(RuntimeError, match="power cut"):
+            training.train(config, run_dir=path)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_stopped_run_ends_as_if_it_had_not_been(
+    long: RunConfig, tmp_path: Path, variant: str
+) -> None:
+    config = long.with_changes(VARIANTS[variant])
+    training.train(config, run_dir=tmp_path / "whole")
+    _stopped(config, tmp_path / "stopped", after=4)
+    result = training.resume(tmp_path / "stopped")
+    assert (result.state, result.steps) == ("done", 7)
+    _same_end(tmp_path / "whole", tmp_path / "stopped")
+    assert training.verify(tmp_path / "stopped") == training.verify(tmp_path / "whole")
+    assert read(tmp_path / "stopped" / "ledger.jsonl").resumed_at == (4,)
+
+
+@pytest.mark.parametrize("at", [1, 3, 5, 7])
+def test_a_crash_between_ledger_and_weights_loses_nothing(
+    long: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    training.train(long, run_dir=tmp_path / "whole")
+    _crashed(long, tmp_path / "run", monkeypatch, at=at)
+    assert read(tmp_path / "run" / "ledger.jsonl").steps == at
+    training.resume(tmp_path / "run")
+    _same_end(tmp_path / "whole", tmp_path / "run")
+    # The steps taken again had the same batches and noise: one release each.
+    assert read(tmp_path / "run" / "ledger.jsonl").steps == 7
+
+
+def test_a_second_crash_and_a_second_resume(
+    long: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training.train(long, run_dir=tmp_path / "whole")
+    _crashed(long, tmp_path / "run", monkeypatch, at=5)
+    stop = threading.Event()
+    training.resume(
+        tmp_path / "run", stop=stop, on_step=lambda r: stop.set() if r.step == 4 else None
+    )
+    assert read(tmp_path / "run" / "ledger.jsonl").steps == 5
+    training.resume(tmp_path / "run")
+    _same_end(tmp_path / "whole", tmp_path / "run")
+    assert read(tmp_path / "run" / "ledger.jsonl").resumed_at == (3, 4)
+
+
+def test_steps_taken_again_with_new_noise_are_counted_again(
+    long: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = long.with_changes({"randomness": "secure"})
+    _crashed(config, tmp_path / "run", monkeypatch, at=5)
+    result = training.resume(tmp_path / "run")
+    assert result.steps == 7
+    assert read(tmp_path / "run" / "ledger.jsonl").steps == 9  # five, and the last four again
+    assert result.guarantee.epsilon == privacy.epsilon(0.8, result.sample_rate, 9, 1e-5)
+    assert training.verify(tmp_path / "run") == result.guarantee
+
+
+def test_a_budget_is_kept_although_steps_were_lost(
+    long: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = {"privacy.noise_multiplier": None, "privacy.target_epsilon": 8.0}
+    config = long.with_changes({"randomness": "secure", **target})
+    _crashed(config, tmp_path / "run", monkeypatch, at=5)
+    result = training.resume(tmp_path / "run")
+    assert (result.reason, result.steps) == ("budget", 5)
+    assert 7.9 < training.verify(tmp_path / "run").epsilon <= 8.0
+
+
+def test_a_run_that_is_done_has_nothing_left_to_do(long: RunConfig, tmp_path: Path) -> None:
+    done = training.train(long, run_dir=tmp_path / "run")
+    again = training.resume(tmp_path / "run")
+    assert (again.steps, again.guarantee) == (done.steps, done.guarantee)
+    assert again.heldout_loss == done.heldout_loss
+
+
+def test_a_cut_ledger_is_refused(long: RunConfig, tmp_path: Path) -> None:
+    _stopped(long, tmp_path / "run", after=4)
+    path = tmp_path / "run" / "ledger.jsonl"
+    path.write_text("".join(path.read_text("utf-8").splitlines(keepends=True)[:-1]), "utf-8")
+    with pytest.raises(InputError, match="it was cut"):
+        training.resume(tmp_path / "run")
+
+
+def test_a_line_cut_short_by_a_crash_is_taken_away(long: RunConfig, tmp_path: Path) -> None:
+    _stopped(long, tmp_path / "run", after=4)
+    path = tmp_path / "run" / "ledger.jsonl"
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"step": 5, "noise_mul')
+    training.resume(tmp_path / "run")
+    assert read(path).steps == 7
+
+
+def test_two_processes_do_not_write_one_run(long: RunConfig, tmp_path: Path) -> None:
+    _stopped(long, tmp_path / "run", after=4)
+    path = tmp_path / "run" / "ledger.jsonl"
+    holder = (
+        "import sys; from pathlib import Path; from workbench.training.ledger import Ledger\n"
+        "with Ledger.resumed(Path(sys.argv[1]), step=4, recorded=4, same_noise=True):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", holder, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match="being written by another process"):
+            training.resume(tmp_path / "run")
+        other.communicate("")
+    assert training.resume(tmp_path / "run").steps == 7
+
+
+def test_another_step_in_the_place_of_a_recorded_one_is_noticed(
+    long: RunConfig, tmp_path: Path
+) -> None:
+    """A changed configuration would otherwise hide behind the lines of the old one."""
+    _stopped(long, tmp_path / "run", after=4)
+    with (
+        Ledger.resumed(
+            tmp_path / "run" / "ledger.jsonl", step=3, recorded=3, same_noise=True
+        ) as ledger,
+        pytest.raises(RuntimeError, match="was recorded as"),
+    ):
+        ledger.record_step(noise_multiplier=0.1, sample_rate=0.5, max_grad_norm=1.0)
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is not a run folder"):
+        training.resume(tmp_path)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(
+    long: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any, **__: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    training.train(long, run_dir=tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        patched.setattr(step, "take_step", killed)
+        patched.setattr("workbench.training.folder.RunFolder.write_metrics", lambda _: None)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(long, run_dir=tmp_path / "run")
+    assert training.read_run(tmp_path / "run").metrics.empty
+    training.resume(tmp_path / "run")
+    _same_end(tmp_path / "whole", tmp_path / "run")

@@ -1,0 +1,274 @@
+"""Whole runs on a tiny corpus: what they take, what they keep, and how they end."""
+
+import json
+import math
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from workbench import privacy, training
+from workbench.config import RunConfig
+from workbench.errors import InputError
+from workbench.training import RunResult, StepReport, step
+from workbench.training.ledger import read
+
+
+def _run(config: RunConfig, path: Path, **changes: Any) -> tuple[RunResult, list[StepReport]]:
+    reports: list[StepReport] = []
+    changed = config.with_changes({k.replace("__", "."): v for k, v in changes.items()})
+    result = training.train(changed, run_dir=path, on_step=reports.append)
+    return result, reports
+
+
+def _weights(result: RunResult) -> dict[str, torch.Tensor]:
+    checkpoint = training.read_run(result.run_dir).checkpoint
+    assert checkpoint is not None
+    return load_file(checkpoint / "model.safetensors")
+
+
+def _equal(one: RunResult, other: RunResult) -> bool:
+    a, b = _weights(one), _weights(other)
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_leaves_everything_its_folder_promises(config: RunConfig, tmp_path: Path) -> None:
+    result, reports = _run(config, tmp_path / "run")
+    record = training.read_run(result.run_dir)
+    names = {path.name for path in result.run_dir.iterdir()}
+    assert names == {
+        "config.yaml",
+        "metrics.parquet",
+        "ledger.jsonl",
+        "checkpoints",
+        "summary.json",
+    }
+    assert record.config == config
+    assert record.metrics["step"].tolist() == [0, 1, 2, 3, 4] == [r.step for r in reports]
+    assert record.summary["state"] == "done" == result.state
+    assert record.summary["samples"] == result.samples
+    assert result.samples.keys() == {"before", "after"}
+    assert record.summary["guarantee"]["epsilon"] == result.guarantee.epsilon
+    assert training.verify(result.run_dir) == result.guarantee
+
+
+def test_epsilon_is_that_of_the_steps_taken(config: RunConfig, tmp_path: Path) -> None:
+    result, reports = _run(config, tmp_path / "run")
+    spent = privacy.epsilon(0.8, result.sample_rate, 4, 1e-5)
+    assert result.guarantee.epsilon == spent == reports[-1].epsilon
+    for report in reports[1:]:
+        true = privacy.epsilon(0.8, result.sample_rate, report.step, 1e-5)
+        assert report.epsilon >= true
+        assert not report.epsilon_exact or report.epsilon == true
+
+
+def test_equal_configurations_give_equal_weights_and_another_seed_others(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    one, same = (_run(config, tmp_path / name)[0] for name in "ab")
+    other, _ = _run(config, tmp_path / "c", seed=1)
+    assert _equal(one, same)
+    assert not _equal(one, other)
+
+
+def test_the_physical_batch_changes_rounding_only(config: RunConfig, tmp_path: Path) -> None:
+    """The same records and the same noise; float32 sums in another order, grown by four steps."""
+    one, reports = _run(config, tmp_path / "a", runtime__physical_batch_size=3)
+    other, others = _run(config, tmp_path / "b", runtime__physical_batch_size=64)
+    assert [r.batch_size for r in reports] == [r.batch_size for r in others]
+    for name, weight in _weights(one).items():
+        torch.testing.assert_close(weight, _weights(other)[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("engine", ["hooks", "reference"])
+def test_every_engine_trains_the_same(config: RunConfig, tmp_path: Path, engine: str) -> None:
+    one, _ = _run(config, tmp_path / "a", runtime__engine=engine)
+    other, _ = _run(config, tmp_path / "b")
+    for name, weight in _weights(one).items():
+        torch.testing.assert_close(weight, _weights(other)[name], rtol=1e-3, atol=1e-4)
+
+
+def test_the_step_is_on_disk_before_the_weights_move(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded, take_step = [], step.take_step
+
+    def watched(*args: Any, **kwargs: Any) -> None:
+        recorded.append(read(tmp_path / "run" / "ledger.jsonl").steps)
+        take_step(*args, **kwargs)
+
+    monkeypatch.setattr(step, "take_step", watched)
+    _run(config, tmp_path / "run")
+    assert recorded == [1, 2, 3, 4]
+
+
+def test_an_empty_batch_is_a_step_like_any_other(config: RunConfig, tmp_path: Path) -> None:
+    """One record expected of about sixty: a third of the batches are empty."""
+    result, reports = _run(
+        config, tmp_path / "run", training__expected_batch_size=1, training__steps=12
+    )
+    empty = [r for r in reports[1:] if r.batch_size == 0]
+    assert empty
+    assert all(math.isnan(r.loss) and r.gradient_norms.size == 0 for r in empty)
+    assert all(r.predicted_noise_to_signal > 0 or r.batch_size == 0 for r in reports[1:])
+    assert training.read_run(result.run_dir).ledger.steps == 12
+
+
+def test_the_measured_noise_is_as_loud_as_predicted(config: RunConfig, tmp_path: Path) -> None:
+    """Its norm over d ≈ 3 000 coordinates is σC√d to within a few per cent."""
+    _, reports = _run(config, tmp_path / "run")
+    for report in reports[1:]:
+        ratio = report.noise_to_signal / report.predicted_noise_to_signal
+        assert ratio == pytest.approx(1, abs=0.1)
+
+
+def test_cancel_finishes_the_step_and_reports_what_was_spent(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    stop = threading.Event()
+    result = training.train(
+        config,
+        run_dir=tmp_path / "run",
+        stop=stop,
+        on_step=lambda report: stop.set() if report.step == 2 else None,
+    )
+    assert (result.state, result.reason, result.steps) == ("cancelled", "cancelled", 2)
+    assert result.guarantee.epsilon == privacy.epsilon(0.8, result.sample_rate, 2, 1e-5)
+    assert training.read_run(result.run_dir).summary["state"] == "cancelled"
+
+
+def test_a_failing_run_keeps_what_it_has_and_says_so(config: RunConfig, tmp_path: Path) -> None:
+    def fail(report: StepReport) -> None:
+        if report.step == 3:
+            raise RuntimeError("the cat walked over the keyboard")
+
+    with pytest.raises(RuntimeError, match="cat"):
+        training.train(config, run_dir=tmp_path / "run", on_step=fail)
+    record = training.read_run(tmp_path / "run")
+    assert record.summary["state"] == "failed"
+    assert "cat" in record.summary["error"]
+    assert record.ledger.steps == 3
+    assert record.checkpoint is not None
+
+
+def test_a_target_is_kept_by_the_run(config: RunConfig, tmp_path: Path) -> None:
+    result, _ = _run(
+        config, tmp_path / "run", privacy__noise_multiplier=None, privacy__target_epsilon=6.0
+    )
+    assert 5.9 < training.verify(result.run_dir).epsilon <= 6.0
+
+
+def test_a_budget_stops_before_the_step_that_would_exceed_it(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    result, reports = _run(config, tmp_path / "run", privacy__max_epsilon=14.0, training__steps=40)
+    assert (result.state, result.reason) == ("done", "budget")
+    assert result.guarantee.epsilon <= 14.0
+    assert privacy.epsilon(0.8, result.sample_rate, result.steps + 1, 1e-5) > 14.0
+    assert reports[-1].step == result.steps
+
+
+def test_patience_and_time_end_a_run_and_are_named(config: RunConfig, tmp_path: Path) -> None:
+    settings = {"training__evaluate_every": 1, "training__learning_rate": 1e-9}
+    result, _ = _run(
+        config, tmp_path / "a", training__patience=2, training__steps=400,
+        training__optimizer="sgd", **settings,
+    )  # fmt: skip
+    assert result.reason == "patience"
+    assert result.steps < 400
+    result, _ = _run(config, tmp_path / "b", training__max_minutes=1e-9, **settings)
+    assert (result.reason, result.steps) == ("time", 1)
+
+
+def test_a_schedule_is_trained_and_accounted_as_written(config: RunConfig, tmp_path: Path) -> None:
+    result, reports = _run(
+        config,
+        tmp_path / "run",
+        schedule__noise={"kind": "linear", "end_factor": 0.5, "stages": 4},
+        schedule__batch={"kind": "step", "end_factor": 0.5},
+        schedule__max_grad_norm={"kind": "step", "end_factor": 0.1},
+    )
+    used = [(r.noise_multiplier, r.expected_batch_size, r.max_grad_norm) for r in reports[1:]]
+    n = training.read_run(result.run_dir).summary["records"]["training"]
+    recorded = training.read_run(result.run_dir).ledger.every_step
+    assert recorded == tuple((sigma, batch / n, bound) for sigma, batch, bound in used)
+    assert [batch for _, batch, _ in used] == [30, 30, 15, 15]
+    history = [(sigma, batch / n, 1) for sigma, batch, _ in used]
+    assert training.verify(result.run_dir).epsilon == pytest.approx(
+        privacy.compose(history, 1e-5), rel=5e-3
+    )
+
+
+def test_adaptive_clipping_moves_c_and_spends_no_more(config: RunConfig, tmp_path: Path) -> None:
+    changes = {
+        "privacy__clipping": "adaptive",
+        "privacy__max_grad_norm": 50.0,
+        "privacy__clip_learning_rate": 0.5,
+        "training__steps": 12,
+    }
+    result, reports = _run(config, tmp_path / "run", **changes)
+    bounds = [r.max_grad_norm for r in reports[1:]]
+    assert bounds[0] == 50.0
+    assert bounds[-1] < 20.0
+    assert result.guarantee.epsilon == privacy.epsilon(0.8, result.sample_rate, 12, 1e-5)
+    # The gradient's own noise is what the count has left of σ, so it is louder than σC.
+    assert reports[1].predicted_noise_to_signal > 0
+
+
+def test_the_twin_without_privacy_is_plain_training(config: RunConfig, tmp_path: Path) -> None:
+    result, reports = _run(config, tmp_path / "run", privacy__private=False)
+    assert result.guarantee.epsilon == math.inf == reports[-1].epsilon
+    assert all(r.noise_to_signal == 0 for r in reports[1:] if r.batch_size)
+    summary = json.loads((result.run_dir / "summary.json").read_text("utf-8"))
+    assert summary["guarantee"]["epsilon"] is None
+    assert not summary["private"]
+    assert training.verify(result.run_dir).epsilon == math.inf
+
+
+def test_secure_runs_differ_and_leave_no_seed(config: RunConfig, tmp_path: Path) -> None:
+    one, other = (_run(config, tmp_path / name, randomness="secure")[0] for name in "ab")
+    assert not _equal(one, other)
+    state = next((one.run_dir / "checkpoints").glob("*/state.json"))
+    assert json.loads(state.read_text("utf-8"))["sampling"] is None
+
+
+def test_logical_batches_cost_no_memory_and_bf16_trains(config: RunConfig, tmp_path: Path) -> None:
+    result, reports = _run(config, tmp_path / "run", runtime__precision="bf16")
+    assert all(np.isfinite(r.gradient_norms).all() for r in reports)
+    assert {w.dtype for w in _weights(result).values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"training__expected_batch_size": 10**6}, "training.expected_batch_size is 1000000"),
+        ({"privacy__sampling": "shuffle"}, "privacy.sampling is 'shuffle'"),
+        ({"privacy__neighbouring_relation": "replace_one"}, "replacing one moves the sum"),
+        ({"corpus__source": "/gone.txt"}, "Cannot read corpus.source /gone.txt"),
+        ({"model__source": "/gone"}, "model.source"),
+        ({"corpus__long_records": "refuse"}, "longer than corpus.record_tokens"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_before_anything_is_written(
+    config: RunConfig, tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(InputError, match=says) as refusal:
+        _run(config, tmp_path / "run", **changes)
+    assert "\n" not in str(refusal.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_holds_something_is_never_written_over(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="exists and is not empty"):
+        _run(config, tmp_path)
+    blocked = tmp_path / "file"
+    blocked.write_text("a file, not a folder")
+    with pytest.raises(InputError, match="Cannot write the run folder"):
+        _run(config, blocked / "run")

@@ -1,0 +1,70 @@
+"""A training run in a terminal: a progress bar, and Ctrl-C that finishes the step in hand."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tqdm import tqdm
+
+from workbench import training
+from workbench.config import RunConfig
+from workbench.errors import InputError
+from workbench.fast import shortened
+from workbench.training import RunResult, StepReport
+
+
+def train_with_bar(
+    file: str | Path | None, *, resume: str | Path | None, run_dir: str | Path | None
+) -> RunResult | None:
+    """Run the configuration in ``file``, or go on with the run in folder ``resume``.
+
+    Under ``torchrun`` only the first process draws a bar and has a result. Raises `InputError` if
+    not exactly one of the two is given.
+    """
+    if (file is None) == (resume is None):
+        raise InputError("Give either a RUN.YAML to start or --resume RUN to go on, not both.")
+    if resume is not None and run_dir is not None:
+        raise InputError("--run-dir is for a new run, --resume goes on in its own; drop one.")
+    with _stop_on_interrupt() as stop, _bar() as bar:
+
+        def show(report: StepReport) -> None:
+            bar.total, bar.n = report.steps, report.step
+            if report.heldout_loss is not None:
+                shown["held-out perplexity"] = f"{report.heldout_perplexity:.4g}"
+            bound = "" if report.epsilon_exact else "≤ "
+            shown.update({"loss": f"{report.loss:.3f}", "ε": f"{bound}{report.epsilon:.3g}"})
+            bar.set_postfix(shown)
+
+        shown: dict[str, str] = {}
+        if resume is not None:
+            result = training.resume(resume, on_step=show, stop=stop)
+        else:
+            config = shortened(RunConfig.load(str(file)))
+            result = training.train(config, on_step=show, stop=stop, run_dir=run_dir)
+    return result if result.run_dir.name else None
+
+
+def _bar() -> tqdm:
+    """A bar on standard error, in the first process of a run alone."""
+    return tqdm(unit="step", dynamic_ncols=True, disable=os.environ.get("RANK", "0") != "0")
+
+
+@contextmanager
+def _stop_on_interrupt() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets; the second interrupts as usual."""
+    stop, before = threading.Event(), signal.getsignal(signal.SIGINT)
+
+    def first(*_: object) -> None:
+        print("\nFinishing the step in hand; Ctrl-C again gives it up.", file=sys.stderr)  # noqa: T201
+        stop.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,88 @@
+"""One run in several processes, as ``torchrun`` starts them: NCCL between GPUs, gloo elsewhere.
+
+Every process draws the same batch from the same generator, clips its share of the records, and the
+shares are added up. Only the first process adds noise, keeps the ledger and writes the run folder;
+the others take its noisy gradient, so that all move their weights alike. DistributedDataParallel is
+not used: it would average the gradients that arrive in a backward pass, before they are clipped.
+
+Started by hand there is one process, and nothing here does anything.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """One process of ``size``; that of ``rank`` 0 is the first."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process adds the noise and writes."""
+        return self.rank == 0
+
+    def share(self, indices: np.ndarray) -> np.ndarray:
+        """The part of a batch that falls to this process."""
+        return indices[self.rank :: self.size]
+
+    def add_up(self, gradients: Mapping[str, Tensor]) -> None:
+        """Replace each tensor by its sum over processes, in place."""
+        if self.size > 1:
+            for gradient in gradients.values():
+                dist.all_reduce(gradient)
+
+    def take_from_first(self, gradients: Mapping[str, Tensor]) -> None:
+        """Replace each tensor by the first process's, in place."""
+        if self.size > 1:
+            for gradient in gradients.values():
+                dist.broadcast(gradient, src=0)
+
+    def gathered(self, value: T) -> list[T]:
+        """Every process's ``value``, in the order of ranks, in every process."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def agreed(self, value: T) -> T:
+        """The first process's ``value``, in every process."""
+        if self.size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
+
+
+@contextmanager
+def joined() -> Iterator[World]:
+    """The processes of this run, connected while the block lasts if ``torchrun`` started several.
+
+    A process group that is there already is used and left as it is.
+    """
+    if dist.is_available() and dist.is_initialized():
+        yield World(dist.get_rank(), dist.get_world_size())
+    elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        on_gpu = torch.cuda.is_available()
+        if on_gpu:
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        dist.init_process_group("nccl" if on_gpu else "gloo")
+        try:
+            yield World(dist.get_rank(), dist.get_world_size())
+        finally:
+            dist.destroy_process_group()
+    else:
+        yield World()

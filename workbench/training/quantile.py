@@ -1,0 +1,39 @@
+"""A quantile of the gradient norms, followed privately: C by noisy counts.
+
+Each step counts the records whose norm is at most C, adds noise to the count, and moves C towards
+the quantile wanted (Andrew et al. 2021, arXiv 1905.03871, algorithm 1). A record enters as +½ or
+−½, so that it moves the count by ½ and not by 1; `workbench.training.plan.gradient_share` pays.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def noisy_share_below(
+    below: int,
+    batch_size: int,
+    *,
+    count_noise_multiplier: float,
+    expected_batch_size: int,
+    generator: torch.Generator,
+) -> float:
+    """The noisy share of records with a norm at most C: (Σ(bᵢ − ½) + 𝒩(0, σ²))/B̄ + ½.
+
+    ``below`` of ``batch_size`` records have it. The divisor is the expected batch size, since the
+    realised one is private.
+    """
+    noise = torch.normal(0.0, 1.0, (1,), generator=generator, device=generator.device)
+    count = below - batch_size / 2 + count_noise_multiplier * float(noise)
+    return count / expected_batch_size + 0.5
+
+
+def count_below(norms: Tensor, max_grad_norm: float) -> int:
+    """How many of ``norms`` (batch,) clipping to C leaves as they are."""
+    return int((norms <= max_grad_norm).sum())
+
+
+def moved_norm(max_grad_norm: float, share_below: float, *, quantile: float, rate: float) -> float:
+    """C for the next step: C·exp(−η(share − quantile))."""
+    return max_grad_norm * math.exp(-rate * (share_below - quantile))

@@ -1,0 +1,56 @@
+"""Where a run's chance comes from: initial weights, batches and noise, each from its own generator.
+
+Seeded, all three follow from ``config.seed`` by separate streams, so that a change in how often
+one is used never moves the others. Whoever knows the seed can redraw the noise and subtract it: a
+seeded run is for teaching and research, its seed as secret as its records. Secure, batches and
+noise start from 256 and 63 bits of the operating system that are written nowhere; the generators
+themselves (PCG64 and torch's) are fast, not cryptographic.
+"""
+
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from workbench.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Randomness:
+    """``initial`` on the CPU, ``sampling`` of numpy, ``noise`` on the device of the weights."""
+
+    initial: torch.Generator
+    sampling: np.random.Generator
+    noise: torch.Generator
+    secure: bool
+
+    def state(self) -> tuple[dict[str, Any], torch.Tensor] | None:
+        """Where sampling (JSON) and noise (bytes) stand; None if that must not be written down."""
+        if self.secure:
+            return None
+        return dict(self.sampling.bit_generator.state), self.noise.get_state()
+
+    def restore(self, sampling: dict[str, Any], noise: torch.Tensor) -> None:
+        """Go on from a state that `state` gave."""
+        self.sampling.bit_generator.state = sampling
+        self.noise.set_state(noise)
+
+
+def randomness(config: RunConfig, device: torch.device) -> Randomness:
+    """The generators of a new run, or of a secure one that goes on."""
+    secure = config.randomness == "secure"
+    initial, sampling, noise = np.random.SeedSequence(config.seed).spawn(3)
+    if secure:
+        sampling, noise = (np.random.SeedSequence(secrets.randbits(256)) for _ in range(2))
+    return Randomness(
+        initial=torch.Generator().manual_seed(_number(initial)),
+        sampling=np.random.default_rng(sampling),
+        noise=torch.Generator(device).manual_seed(_number(noise)),
+        secure=secure,
+    )
+
+
+def _number(sequence: np.random.SeedSequence) -> int:
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,0 +1,192 @@
+"""One private step, whose order is the guarantee.
+
+Draw a Poisson batch; clip and sum over its physical parts; draw noise once for the whole batch;
+have the step in the ledger, on disk; only then move the weights.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from workbench.config import RunConfig
+from workbench.training import models
+from workbench.training.clipping import (
+    ClippedSum,
+    RecordLosses,
+    clipped_gradient_sum,
+    trainable,
+)
+from workbench.training.distributed import World
+from workbench.training.ledger import Ledger
+from workbench.training.memory import physical_batch_size
+from workbench.training.optimizer import gaussian_noise, learning_rate, noisy_mean, take_step
+from workbench.training.plan import StepTerms
+from workbench.training.prepare import Examples, Prepared
+from workbench.training.quantile import count_below, moved_norm, noisy_share_below
+from workbench.training.sampling import poisson_batch
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one step did, as the first process knows it; ``norms`` are of the whole batch."""
+
+    terms: StepTerms
+    max_grad_norm: float
+    learning_rate: float
+    loss: float
+    norms: np.ndarray
+    batch_size: int
+    tokens: int
+    signal_norm: float  # of the clipped sum
+    noise_norm: float
+    predicted_noise_norm: float
+
+
+class Stepper:
+    """Takes a run's steps one after another; ``max_grad_norm`` is where adaptive C has arrived."""
+
+    def __init__(
+        self, config: RunConfig, prepared: Prepared, optimizer: Optimizer, world: World
+    ) -> None:
+        self.config, self.prepared = config, prepared
+        self.optimizer, self.world = optimizer, world
+        self.max_grad_norm: float | None = None
+
+    def take(self, step: int, ledger: Ledger | None) -> Outcome:
+        """Take ``step``, counted from 0; the first process gives the ledger."""
+        config, prepared, world = self.config, self.prepared, self.world
+        terms = prepared.plan.at(step)
+        norm = self.max_grad_norm or terms.max_grad_norm
+        indices = poisson_batch(
+            len(prepared.training),
+            sample_rate=terms.sample_rate,
+            generator=prepared.randomness.sampling,
+        )
+        batch = prepared.training[torch.from_numpy(world.share(indices))]
+        total, losses = batch_gradient_sum(prepared.model, batch, config, max_grad_norm=norm)
+        world.add_up(total.gradients)
+        norms = torch.cat(world.gathered(total.norms.cpu()))
+        losses = torch.cat(world.gathered(losses.cpu()))
+        signal_norm = _norm(total.gradients)
+        noise = gaussian_noise(
+            total.gradients,
+            noise_multiplier=terms.gradient_noise_multiplier,
+            max_grad_norm=norm,
+            generator=prepared.randomness.noise,
+        )
+        noisy = noisy_mean(total.gradients, noise, expected_batch_size=terms.expected_batch_size)
+        if ledger is not None:
+            ledger.record_step(
+                noise_multiplier=terms.noise_multiplier,
+                sample_rate=terms.sample_rate,
+                max_grad_norm=norm,
+            )
+        world.take_from_first(noisy)
+        deviation = terms.gradient_noise_multiplier * norm
+        rate = learning_rate(config.training, step, prepared.plan.steps)
+        take_step(
+            prepared.model,
+            self.optimizer,
+            noisy,
+            learning_rate=rate,
+            noise_deviation=deviation / terms.expected_batch_size,
+        )
+        self._adapt(terms, norm, norms)
+        return Outcome(
+            terms=terms,
+            max_grad_norm=norm,
+            learning_rate=rate,
+            loss=float(losses.mean()) if len(losses) else math.nan,
+            norms=norms.float().numpy(),
+            batch_size=len(indices),
+            tokens=int((prepared.training.labels[torch.from_numpy(indices)] >= 0).sum()),
+            signal_norm=signal_norm,
+            noise_norm=_norm(noise),
+            predicted_noise_norm=deviation * math.sqrt(prepared.n_params),
+        )
+
+    def _adapt(self, terms: StepTerms, norm: float, norms: Tensor) -> None:
+        """Move C towards its quantile by a noisy count, which this step's σ has paid for."""
+        if terms.count_noise_multiplier is None:
+            return
+        privacy = self.config.privacy
+        share = noisy_share_below(
+            count_below(norms, norm),
+            len(norms),
+            count_noise_multiplier=terms.count_noise_multiplier,
+            expected_batch_size=terms.expected_batch_size,
+            generator=self.prepared.randomness.noise,
+        )
+        moved = moved_norm(
+            norm, share, quantile=privacy.clip_quantile, rate=privacy.clip_learning_rate
+        )
+        self.max_grad_norm = self.world.agreed(moved)
+
+
+def batch_gradient_sum(
+    model: nn.Module, batch: Examples, config: RunConfig, *, max_grad_norm: float
+) -> tuple[ClippedSum, Tensor]:
+    """The clipped sum of a logical batch and its record losses, one physical part at a time.
+
+    Parts only divide the work: the sum over parts is the sum over the batch up to the rounding of
+    float32 additions in another order. An empty batch gives zeros. Without privacy nothing is
+    clipped and ``norms`` is empty.
+    """
+    narrow = config.runtime.precision == "bf16"
+    sums = {name: torch.zeros_like(p) for name, p in trainable(model).items()}
+    norms, losses = [torch.zeros(0)], [torch.zeros(0)]
+    size = physical_batch_size(config, model)
+    for start in range(0, len(batch), size):
+        part = batch[start : start + size].without_common_padding()
+
+        def record_losses(part: Examples = part) -> Tensor:
+            with torch.autocast(part.tokens.device.type, dtype=torch.bfloat16, enabled=narrow):
+                return models.record_losses(model, part.tokens, part.labels)  # type: ignore[arg-type]
+
+        clipped, of_part = _summed(model, record_losses, config, max_grad_norm)
+        norms.append(clipped.norms.cpu())
+        losses.append(of_part.float().cpu())
+        for name, gradient in clipped.gradients.items():
+            sums[name] += gradient
+    return ClippedSum(sums, torch.cat(norms)), torch.cat(losses)
+
+
+def _summed(
+    model: nn.Module, record_losses: RecordLosses, config: RunConfig, max_grad_norm: float
+) -> tuple[ClippedSum, Tensor]:
+    """The sum of one physical part and its losses (part,)."""
+    seen: list[Tensor] = []
+
+    def watched() -> Tensor:
+        losses = record_losses()
+        seen[:] = [losses.detach()]  # an engine may run the forward pass more than once
+        return losses
+
+    if not config.privacy.private:
+        return unclipped_gradient_sum(model, watched), seen[0]
+    clipped = clipped_gradient_sum(
+        model,
+        watched,
+        max_grad_norm=max_grad_norm,
+        engine=config.runtime.engine,
+        normalised=config.privacy.clipping == "normalised",
+    )
+    return clipped, seen[0]
+
+
+def unclipped_gradient_sum(model: nn.Module, record_losses: RecordLosses) -> ClippedSum:
+    """Σᵢ gᵢ without clipping, for the twin that is not private; ``norms`` is empty."""
+    parameters = trainable(model)
+    gradients = torch.autograd.grad(
+        record_losses().sum(), list(parameters.values()), allow_unused=True, materialize_grads=True
+    )
+    return ClippedSum(dict(zip(parameters, gradients, strict=True)), torch.zeros(0))
+
+
+def _norm(tensors: dict[str, Tensor]) -> float:
+    """The norm over all tensors together."""
+    return float(nn.utils.get_total_norm(tensors.values()))
