@@ -5,12 +5,18 @@ Bad input is answered with one sentence on standard error and exit status 2.
 
 import json
 import sys
-from typing import Any
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from workbench import __version__
 from workbench.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _ACCOUNTANT = click.option(
     "--accountant",
@@ -100,6 +106,92 @@ def sigma(
         _say({"noise_multiplier": noise, **guarantee.as_dict()})
     else:
         _say(f"σ = {noise:g} gives {guarantee}")
+
+
+@main.command()
+@click.argument("file", metavar="[RUN.YAML]", required=False)
+@click.option("--resume", metavar="RUN", help="Go on with the run in this folder.")
+@click.option("--run-dir", metavar="FOLDER", help="New or empty; runs/ and the time if not given.")
+@_JSON
+def train(file: str | None, resume: str | None, run_dir: str | None, as_json: bool) -> None:
+    """Train as RUN.YAML says, or go on with a run; Ctrl-C finishes the step in hand."""
+    from workbench.terminal import train_with_bar
+
+    result = train_with_bar(file, resume=resume, run_dir=run_dir)
+    if result is None:  # another process of this run tells
+        return
+    if as_json:
+        guarantee = result.guarantee.as_dict()
+        _say({**asdict(result), "run_dir": str(result.run_dir), "guarantee": guarantee})
+    else:
+        ended = "Cancelled" if result.state == "cancelled" else f"Done ({result.reason})"
+        perplexity = result.heldout_perplexity
+        learnt = "" if perplexity is None else f"Held-out perplexity {perplexity:.4g}. "
+        _say(
+            f"{ended} after {result.steps} steps in "
+            f"{result.minutes:.3g} minutes. {learnt}{result.guarantee}\nKept in {result.run_dir}"
+        )
+    if result.state == "cancelled":
+        sys.exit(130)
+
+
+@main.command()
+@click.argument("run", metavar="RUN")
+@_JSON
+def verify(run: str, as_json: bool) -> None:
+    """Check the ledger of the run in folder RUN, and recompute ε from it."""
+    from workbench import training
+
+    guarantee = training.verify(run)
+    record = training.read_run(run).ledger
+    if as_json:
+        _say({**guarantee.as_dict(), "steps": record.steps, "ledger_head": record.head})
+    else:
+        _say(f"The chain of {record.steps} steps holds: {guarantee}")
+
+
+@main.command()
+@click.argument("file", metavar="SWEEP.YAML", type=click.Path(path_type=Path))
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Dask scheduler or its scheduler file; without it, processes on this machine.",
+)
+@click.option(
+    "--out",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="Sweep folder, new or to go on with; sweeps/ and the file's name if not given.",
+)
+@click.option("--retry-failed", is_flag=True, help="Run failed cells again, too.")
+def sweep(file: Path, scheduler: str | None, out: Path | None, retry_failed: bool) -> None:
+    """Run the cells of SWEEP.YAML that are not done yet; Ctrl-C leaves a sweep to go on with."""
+    from tqdm import tqdm
+
+    from workbench.training.sweep import SweepConfig, SweepCost, run_sweep
+
+    config = SweepConfig.load(file)
+    with tqdm(total=len(config.cells()), unit="cell") as bar:
+
+        def show(frame: "pd.DataFrame") -> None:
+            counts = Counter(frame["state"])
+            bar.n = counts["done"] + counts["failed"]
+            bar.set_postfix({state: counts[state] for state in ("running", "failed")})
+
+        frame = run_sweep(
+            config,
+            folder=out or Path("sweeps") / file.stem,
+            scheduler=scheduler,
+            retry_failed=retry_failed,
+            on_change=show,
+        )
+    failed = frame[frame["state"] == "failed"]
+    _say(frame.drop(columns=["id", "error"]).to_string(index=False, float_format="{:.4g}".format))
+    _say(f"All cells published: {SweepCost.from_dict(frame.attrs['privacy'])}")
+    for folder, error in zip(failed["folder"], failed["error"], strict=True):
+        click.echo(f"{folder}: {error}", err=True)
+    if len(failed):
+        sys.exit(1)
 
 
 @main.command(context_settings={"ignore_unknown_options": True})

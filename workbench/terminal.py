@@ -35,8 +35,9 @@ def train_with_bar(
             bar.total, bar.n = report.steps, report.step
             if report.heldout_loss is not None:
                 shown["held-out perplexity"] = f"{report.heldout_perplexity:.4g}"
-            bound = "" if report.epsilon_exact else "≤ "
-            shown.update({"loss": f"{report.loss:.3f}", "ε": f"{bound}{report.epsilon:.3g}"})
+            if report.step:
+                bound = "" if report.epsilon_exact else "≤ "
+                shown.update({"loss": f"{report.loss:.3f}", "ε": f"{bound}{report.epsilon:.3g}"})
             bar.set_postfix(shown)
 
         shown: dict[str, str] = {}

@@ -1,43 +1,13 @@
-"""A corpus of a hundred lines and a model of two thousand parameters: whole runs in a second."""
+"""Small models whose weights are large enough for a wrong gradient to show."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 from transformers import PreTrainedModel
 
-from workbench.config import ModelConfig, RunConfig
+from workbench.config import ModelConfig
 from workbench.training import models
-
-
-@pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A hundred different lines of different lengths."""
-    path = tmp_path_factory.mktemp("corpus") / "lines.txt"
-    lines = (f"line {i} counts {i * i} and {'more ' * (i % 7)}words" for i in range(100))
-    path.write_text("\n".join(lines), "utf-8")
-    return path
-
-
-@pytest.fixture
-def config(corpus: Path) -> RunConfig:
-    """Four steps on that corpus, about half of the training records in each."""
-    return RunConfig.parse(
-        {
-            "corpus": {
-                "source": str(corpus),
-                "record": "line",
-                "min_words": 1,
-                "record_tokens": 12,
-                "public_fraction": 0.2,
-                "heldout_fraction": 0.2,
-            },
-            "model": {"width": 8, "layers": 1, "heads": 2, "vocabulary": 270},
-            "training": {"expected_batch_size": 30, "steps": 4, "evaluate_every": 2},
-            "runtime": {"device": "cpu", "threads": 1},
-        }
-    )
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from workbench.training.calibrate import NormCalibration, calibrated_norm
     from workbench.training.clipping import ClippedSum, clipped_gradient_sum
     from workbench.training.folder import RunRecord, read_run
     from workbench.training.ledger import verify
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from workbench.training.run import resume, train
 
 _HOMES = {
+    "NormCalibration": "calibrate",
+    "calibrated_norm": "calibrate",
     "ClippedSum": "clipping",
     "clipped_gradient_sum": "clipping",
     "RunRecord": "folder",
@@ -27,9 +30,11 @@ _HOMES = {
 
 __all__ = [
     "ClippedSum",
+    "NormCalibration",
     "RunRecord",
     "RunResult",
     "StepReport",
+    "calibrated_norm",
     "clipped_gradient_sum",
     "read_run",
     "resume",

@@ -1,0 +1,80 @@
+"""A clipping norm from quantiles: free of public records, accounted of private, or warned of."""
+
+import numpy as np
+import pytest
+import torch
+
+from workbench import corpora, privacy, training
+from workbench.config import RunConfig
+from workbench.errors import InputError
+from workbench.training.clipping import clipped_gradient_sum
+from workbench.training.models import record_losses
+from workbench.training.prepare import prepare
+
+
+def _initial_norms(config: RunConfig) -> np.ndarray:
+    """One record at a time, at the initial weights."""
+    prepared = prepare(config)
+    model, tokens, labels = prepared.model, prepared.training.tokens, prepared.training.labels
+    clipped = clipped_gradient_sum(
+        model, lambda: record_losses(model, tokens, labels), max_grad_norm=1.0, engine="reference"
+    )
+    return clipped.norms.numpy()
+
+
+@pytest.mark.parametrize("start", [0.01, 30.0])
+def test_noisy_counts_find_the_quantile_and_say_what_they_spent(
+    config: RunConfig, start: float
+) -> None:
+    """Batches of 30 with a noise of 1.5 on the count: the share wavers by a tenth, C by more."""
+    config = config.with_changes({"privacy.max_grad_norm": start})
+    found = training.calibrated_norm(config, quantile=0.5, source="noisy_counts")
+    norms = _initial_norms(config)
+    assert found.max_grad_norm == pytest.approx(np.median(norms), rel=0.25)
+    n = len(norms)
+    assert found.spent == [(2 * 30 / 20, 30 / n, 40)]
+    assert privacy.compose(found.spent, 1e-5) > 0
+    assert not found.warning
+
+
+def test_public_norms_are_free_and_private_records_do_not_move_them(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = training.calibrated_norm(config)
+    assert (found.spent, found.warning) == ([], "")
+    load = corpora.load
+
+    def with_other_private_records(*args: object, **kwargs: object) -> corpora.Records:
+        real = load(*args, **kwargs)  # type: ignore[arg-type]
+        return corpora.Records(real.public, real.heldout, real.training[::2] + ("else",) * 9)
+
+    monkeypatch.setattr(corpora, "load", with_other_private_records)
+    smaller = config.with_changes({"training.expected_batch_size": 9})
+    assert training.calibrated_norm(smaller).max_grad_norm != 0
+    monkeypatch.setattr(corpora, "load", load)
+    expected = training.calibrated_norm(smaller).max_grad_norm
+    monkeypatch.setattr(corpora, "load", with_other_private_records)
+    assert training.calibrated_norm(smaller).max_grad_norm == expected
+
+
+def test_the_articles_warm_up_is_offered_with_a_warning(config: RunConfig) -> None:
+    found = training.calibrated_norm(config, quantile=0.75, source="article_warm_up")
+    assert "no ε covers it" in found.warning
+    assert (
+        found.max_grad_norm
+        > training.calibrated_norm(config, quantile=0.5, source="article_warm_up").max_grad_norm
+    )
+
+
+def test_calibration_leaves_the_run_as_it_would_have_been(config: RunConfig) -> None:
+    before = [p.clone() for p in prepare(config).model.parameters()]
+    training.calibrated_norm(config)
+    after = list(prepare(config).model.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_what_cannot_be_is_refused(config: RunConfig) -> None:
+    with pytest.raises(InputError, match=r"quantile is 1\.5"):
+        training.calibrated_norm(config, quantile=1.5)
+    with pytest.raises(InputError, match="source is 'elsewhere'"):
+        training.calibrated_norm(config, source="elsewhere")  # type: ignore[arg-type]

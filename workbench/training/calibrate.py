@@ -1,0 +1,147 @@
+"""A clipping norm from the gradient norms themselves: whose norms decides what it costs.
+
+Public records cost nothing. Private ones may be asked only through noisy counts, which are
+accounted. The article's way, a warm-up epoch on the private records without noise, reads off them
+for free, and no ε covers it; it is here to compare with, and says so.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from workbench import corpora
+from workbench.config import RunConfig
+from workbench.errors import InputError, probability
+from workbench.privacy.schedule import History
+from workbench.training.clipping import ClippedSum, clipped_gradient_sum, trainable
+from workbench.training.memory import physical_batch_size
+from workbench.training.models import record_losses
+from workbench.training.optimizer import noisy_mean, optimizer, take_step
+from workbench.training.prepare import Examples, Prepared, prepare
+from workbench.training.quantile import count_below, moved_norm, noisy_share_below
+from workbench.training.sampling import poisson_batch
+
+Source = Literal["public", "noisy_counts", "article_warm_up"]
+_ROUNDS = 40
+_RATE = 1.0  # of the first round; it falls as 1/√round, so that C comes to rest
+_NO_BOUND = 1e30  # clips nothing, and the engines still tell every norm
+
+
+@dataclass(frozen=True)
+class NormCalibration:
+    """A clipping norm and where it is from.
+
+    ``spent`` is what the private records were asked, to be composed with the run's own history by
+    `privacy.compose`; ``warning`` is empty unless the norm is not private.
+    """
+
+    max_grad_norm: float
+    quantile: float
+    source: Source
+    spent: History
+    warning: str = ""
+
+
+def calibrated_norm(
+    config: RunConfig, *, quantile: float = 0.5, source: Source = "public"
+) -> NormCalibration:
+    """The ``quantile`` of record gradient norms, as a clipping norm for ``config``.
+
+    ``public`` trains one pass over the public records, without noise, and takes the quantile of
+    all norms on the way. ``noisy_counts`` asks Poisson batches of the private records at the
+    initial weights, with ``privacy.count_noise_multiplier``. ``article_warm_up`` does on private
+    records what ``public`` does on public ones and is not private. Raises `InputError` for a
+    quantile outside (0, 1) or an unknown source.
+    """
+    probability("quantile", quantile, remedy="the article takes 0.5 to 0.75")
+    prepared = prepare(config)
+    match source:
+        case "public":
+            texts = corpora.load(config.corpus, seed=config.seed).public
+            encoded = corpora.encode(
+                prepared.tokenizer, texts, record_tokens=config.corpus.record_tokens
+            )
+            norms = _warm_up_norms(config, prepared, Examples.on(prepared.device, encoded))
+            return NormCalibration(float(np.quantile(norms, quantile)), quantile, source, [])
+        case "noisy_counts":
+            return _by_noisy_counts(config, prepared, quantile)
+        case "article_warm_up":
+            norms = _warm_up_norms(config, prepared, prepared.training)
+            return NormCalibration(
+                float(np.quantile(norms, quantile)),
+                quantile,
+                source,
+                [],
+                "This C was read off private records without noise, so no ε covers it; use it to "
+                "compare, and take public records or noisy counts for a run that is to be private.",
+            )
+        case _:
+            raise InputError(
+                f"source is {source!r} but must be public, noisy_counts or article_warm_up; "
+                "choose one of these."
+            )
+
+
+def _warm_up_norms(config: RunConfig, prepared: Prepared, records: Examples) -> np.ndarray:
+    """Every record's norm on one plain pass over ``records``, (records,)."""
+    order = torch.from_numpy(prepared.randomness.sampling.permutation(len(records)))
+    chosen = optimizer(prepared.model, config.training)
+    size = min(config.training.expected_batch_size, max(1, len(records) // 8))
+    norms = []
+    for indices in order.split(size):
+        batch = records[indices]
+        sums = {n: torch.zeros_like(p) for n, p in trainable(prepared.model).items()}
+        for part in _parts(config, prepared, batch):
+            total = _unclipped(config, prepared, part)
+            norms.append(total.norms.float().cpu())
+            for name, gradient in total.gradients.items():
+                sums[name] += gradient
+        silence = {name: torch.zeros_like(total) for name, total in sums.items()}
+        mean = noisy_mean(sums, silence, expected_batch_size=len(batch))
+        rate = config.training.learning_rate
+        take_step(prepared.model, chosen, mean, learning_rate=rate, noise_deviation=0.0)
+    return torch.cat(norms).numpy()
+
+
+def _by_noisy_counts(config: RunConfig, prepared: Prepared, quantile: float) -> NormCalibration:
+    terms = prepared.plan.at(0)
+    given = config.privacy.count_noise_multiplier
+    noise = given if given is not None else terms.expected_batch_size / 20
+    bound = config.privacy.max_grad_norm
+    for number in range(1, _ROUNDS + 1):
+        indices = poisson_batch(
+            len(prepared.training),
+            sample_rate=terms.sample_rate,
+            generator=prepared.randomness.sampling,
+        )
+        batch = prepared.training[torch.from_numpy(indices)]
+        parts = _parts(config, prepared, batch)
+        below = sum(count_below(_unclipped(config, prepared, part).norms, bound) for part in parts)
+        share = noisy_share_below(
+            below,
+            len(indices),
+            count_noise_multiplier=noise,
+            expected_batch_size=terms.expected_batch_size,
+            generator=prepared.randomness.noise,
+        )
+        bound = moved_norm(bound, share, quantile=quantile, rate=_RATE / number**0.5)
+    # A record moves a count by ½, so noise of deviation σ is a Gaussian mechanism of 2σ.
+    spent = [(2 * noise, terms.sample_rate, _ROUNDS)]
+    return NormCalibration(bound, quantile, "noisy_counts", spent)
+
+
+def _parts(config: RunConfig, prepared: Prepared, batch: Examples) -> list[Examples]:
+    size = physical_batch_size(config, prepared.model)
+    return [batch[start : start + size] for start in range(0, len(batch), size)]
+
+
+def _unclipped(config: RunConfig, prepared: Prepared, part: Examples) -> ClippedSum:
+    model = prepared.model
+    return clipped_gradient_sum(
+        model,
+        lambda: record_losses(model, part.tokens, part.labels),
+        max_grad_norm=_NO_BOUND,
+        engine=config.runtime.engine,
+    )
