@@ -38,7 +38,7 @@ class Found:
 def forked(action: Callable[[], object]) -> int:
     """Run ``action`` in a fork; its process id."""
     with warnings.catch_warnings():
-        # Python 3.12 warns of forking beside other threads; the child starts none and waits on none.
+        # Python 3.12 warns of forking beside other threads; the child waits for none of them.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
