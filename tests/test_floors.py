@@ -14,7 +14,7 @@ FLOORS = {
     "privacy": 2,
     **dict.fromkeys(["training", "audit", "readings"], 3),
     **dict.fromkeys(["scaling", "production"], 4),
-    **dict.fromkeys(["figures", "cli", "lab", "terminal"], 5),
+    **dict.fromkeys(["figures", "cli", "lab", "terminal", "__main__"], 5),
     "panels": 6,
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -7,7 +7,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from workbench.figures.theme import BLUE, LEGEND, ORANGE, PINK, Traces, axis, figure, layout
-from workbench.readings import BudgetCurve
+from workbench.privacy.surface import ABSOLUTE_ERROR
+from workbench.readings import BudgetCurve, steps_within
 
 _NOTHING = np.array([np.nan])
 
@@ -20,8 +21,9 @@ def budget_traces(
     target_epsilon: float,
     pinned: BudgetCurve | None = None,
 ) -> Traces:
-    """The curve, the point on it, the target, and a pinned curve beside it."""
+    """The curve, the point on it, where it meets the target, and a pinned curve beside it."""
     ends = curve.steps[[0, -1]]
+    last = steps_within(curve, target_epsilon)
     return {
         "pinned": {
             "x": pinned.steps if pinned else _NOTHING,
@@ -30,19 +32,29 @@ def budget_traces(
         },
         "target ε": {"x": ends, "y": np.full(2, target_epsilon)},
         "ε after T steps": {"x": curve.steps, "y": curve.epsilon},
+        "budget spent": {
+            "x": np.array([last]),
+            "y": np.array([target_epsilon]),
+            "text": [f"{last:,.0f} steps" if math.isfinite(last) else ""],
+            "textposition": "bottom right" if last**2 < curve.steps[-1] else "top left",
+        },
         "this run": {"x": np.array([float(steps)]), "y": np.array([epsilon])},
     }
 
 
 def budget_ranges(curve: BudgetCurve, target_epsilon: float) -> dict[str, Any]:
-    """Layout changes that show all steps, and ε by whole decades around curve and target."""
+    """Layout changes that show all steps, and ε by whole decades around curve and target.
+
+    Nothing below 0.01 is shown: that is as far as a preview may be off.
+    """
     shown = curve.epsilon[np.isfinite(curve.epsilon) & (curve.epsilon > 0)]
-    low = min([*shown, target_epsilon])
-    high = max([*shown, target_epsilon])
-    decades = [max(-4, math.floor(math.log10(low))), min(5, math.ceil(math.log10(high) + 0.05))]
+    low = max(ABSOLUTE_ERROR, min([*shown, target_epsilon]))
+    high = max([*shown, target_epsilon, 10 * ABSOLUTE_ERROR])
+    decades = [math.floor(math.log10(low)), min(5, math.ceil(math.log10(high) + 0.05))]
     return {
         "xaxis_range": [round(math.log10(step), 6) for step in curve.steps[[0, -1]]],
         "yaxis_range": decades,
+        "yaxis_dtick": "D2" if decades[1] - decades[0] <= 2 else 1,
     }
 
 
@@ -57,7 +69,7 @@ def budget_figure(
         layout(
             height=height,
             xaxis=axis("steps T", log=True),
-            yaxis=axis("ε (preview)", log=True, dtick="D2"),
+            yaxis=axis("ε (preview)", log=True),
             **LEGEND,
         ),
     )
@@ -72,6 +84,12 @@ _STYLES: dict[str, dict[str, Any]] = {
         "mode": "lines",
         "line": {"color": BLUE, "width": 3},
         "hovertemplate": _HOVER,
+    },
+    "budget spent": {
+        "mode": "markers+text",
+        "marker": {"symbol": "x", "size": 9, "color": ORANGE},
+        "hoverinfo": "skip",
+        "showlegend": False,
     },
     "this run": {
         "mode": "markers",

@@ -48,8 +48,23 @@ class LiveFigure(go.FigureWidget):
         self.unobserve(self._first_drawn, names="_js2py_traceDeltas")
         drawn: Any = self.data
         with self._drawing:
-            shown = {
-                trace.name: {key: trace[key] for key in _DATA if key in trace} for trace in drawn
-            }
-            self.redraw({name: dict.fromkeys(values) for name, values in shown.items()})
-            self.redraw(shown)
+            kept = {trace.name: _data(trace) for trace in drawn}
+            self.redraw({trace.name: _emptied(trace) for trace in drawn})
+            self.redraw(kept)
+
+
+def _data(trace: Any) -> dict[str, Any]:
+    """What a trace shows; parallel coordinates keep theirs in their axes and their line."""
+    if trace.type == "parcoords":
+        line = {key: trace.line[key] for key in ("color", "cmin", "cmax")}
+        return {"dimensions": [axis.to_plotly_json() for axis in trace.dimensions], "line": line}
+    return {key: trace[key] for key in _DATA if key in trace}
+
+
+def _emptied(trace: Any) -> dict[str, Any]:
+    """The same without data."""
+    data = _data(trace)
+    if trace.type == "parcoords":
+        axes = [{**dict.fromkeys(axis), "values": []} for axis in data["dimensions"]]
+        return {"dimensions": axes, "line": {**dict.fromkeys(data["line"]), "color": []}}
+    return dict.fromkeys(data)

@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from workbench.figures.theme import GREEN, Traces, axis, figure, layout
-from workbench.readings import Lines, Plane, Point
+from workbench.readings import Lines, Plane, PlaneAxes, Point
 
 _HALO = ", ".join(["0 0 3px #fff"] * 4)
 _PALE_BLUE = [[0, "#f4f8fc"], [0.4, "#cfe1f2"], [0.7, "#94c4df"], [1, "#4f9bcb"]]
@@ -14,14 +14,18 @@ _PALE_ORANGE = [[0, "#fdf6ee"], [0.4, "#fde0c0"], [0.7, "#fbba80"], [1, "#ee8f4c
 _SIDES = {"privacy": ("x", "y"), "noise": ("x2", "y2")}
 
 
-def surface_traces(privacy: Plane, noise: Plane, article: Lines) -> Traces:
-    """The two heat maps with their labelled level curves, and the article's NSR thresholds."""
+def privacy_traces(plane: Plane) -> Traces:
+    """The heat map of ε with its labelled level curves."""
+    return {"privacy": _heat(plane), **_levels("privacy", plane.lines, _Labels(plane.axes))}
+
+
+def noise_traces(plane: Plane, article: Lines) -> Traces:
+    """The heat map of noise-to-signal with its level curves, and the article's NSR thresholds."""
+    labels = _Labels(plane.axes)
     return {
-        "privacy": _heat(privacy),
-        **_levels("privacy", privacy.lines, privacy.axes.batch),
-        "noise": _heat(noise),
-        **_levels("noise", noise.lines, noise.axes.batch),
-        **_levels("article", article, noise.axes.batch, text="NSR {:g}", at=0.15),
+        "noise": _heat(plane),
+        **_levels("article", article, labels, text="NSR {:g}", from_above=False),
+        **_levels("noise", plane.lines, labels),
     }
 
 
@@ -70,7 +74,8 @@ def planes_figure(
 ) -> go.Figure:
     """The whole picture from its results; batch and σ on logarithmic axes."""
     changing = {
-        **surface_traces(privacy, noise, article),
+        **privacy_traces(privacy),
+        **noise_traces(noise, article),
         **held_traces(held, privacy.axes.batch),
         **point_traces(point, pinned),
     }
@@ -91,17 +96,47 @@ def _heat(plane: Plane) -> dict[str, Any]:
     }
 
 
+class _Labels:
+    """Places on one pane for the labels of its curves: inside it, and clear of one another."""
+
+    _AWAY_X, _AWAY_Y = 0.16, 0.07  # a label's width and height as fractions of the pane
+    _EDGE_X, _EDGE_Y = 0.13, 0.05
+
+    def __init__(self, axes: PlaneAxes) -> None:
+        self.batch = axes.batch
+        self._bottom, self._top = np.log(axes.noise_multiplier)
+        self._taken: list[tuple[float, float]] = []
+
+    def place(self, sigma: np.ndarray, *, from_above: bool) -> int | None:
+        """Index along a curve to label it at, the free one nearest its end; None if none is."""
+        across = np.linspace(0, 1, len(sigma))
+        up = (np.log(sigma) - self._bottom) / (self._top - self._bottom)
+        inside = (np.abs(across - 0.5) < 0.5 - self._EDGE_X) & (
+            np.abs(up - 0.5) < 0.5 - self._EDGE_Y
+        )
+        order = np.flatnonzero(inside)
+        for index in order[::-1] if from_above else order:
+            here = float(across[index]), float(up[index])
+            if all(
+                abs(here[0] - x) > self._AWAY_X or abs(here[1] - y) > self._AWAY_Y
+                for x, y in self._taken
+            ):
+                self._taken.append(here)
+                return int(index)
+        return None
+
+
 def _levels(
-    name: str, lines: Lines, batch: np.ndarray, *, text: str = "{:,g}", at: float = 0.92
+    name: str, lines: Lines, labels: _Labels, *, text: str = "{:,g}", from_above: bool = True
 ) -> Traces:
     """All curves of a family as one trace with gaps, and their labels as another."""
-    gap = [np.nan]
+    gap, batch = [np.nan], labels.batch
     xs = [np.concatenate([batch, gap]) for _ in lines.levels] or [np.array(gap)]
     ys = [np.concatenate([sigma, gap]) for sigma in lines.sigma] or [np.array(gap)]
     labelled = [
         (index, level, sigma)
         for level, sigma in zip(lines.levels, lines.sigma, strict=True)
-        if (index := _label_place(sigma, at)) is not None
+        if (index := labels.place(sigma, from_above=from_above)) is not None
     ]
     return {
         f"{name} lines": {"x": np.concatenate(xs), "y": np.concatenate(ys)},
@@ -111,12 +146,6 @@ def _levels(
             "text": [text.format(level) for _, level, _ in labelled],
         },
     }
-
-
-def _label_place(sigma: np.ndarray, at: float) -> int | None:
-    """Index at a fraction of the visible part of a curve; none for a curve too short to label."""
-    visible = np.flatnonzero(np.isfinite(sigma))
-    return int(visible[int(len(visible) * at)]) if len(visible) >= 5 else None
 
 
 def _fixed_styles() -> dict[str, dict[str, Any]]:
@@ -194,12 +223,12 @@ def _layout(height: int) -> dict[str, Any]:
             "showarrow": False,
             "font": {"size": 13},
         }
-        for text, x in (("ε (preview)", 0.0), ("noise to signal (dotted: article)", 0.53))
+        for text, x in (("ε (preview)", 0.0), ("noise to signal (dotted: article)", 0.54))
     ]
     return layout(
         height=height,
-        xaxis={**batch, "domain": [0, 0.47]},
-        xaxis2={**batch, "domain": [0.53, 1], "anchor": "y2"},
+        xaxis={**batch, "domain": [0, 0.46]},
+        xaxis2={**batch, "domain": [0.54, 1], "anchor": "y2"},
         yaxis=sigma,
         yaxis2={
             **sigma,

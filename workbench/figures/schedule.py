@@ -1,4 +1,4 @@
-"""A run's schedules of σ and batch, and what it has spent after each stage."""
+"""A run's schedules of σ and batch, and what it has spent on the way."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +18,8 @@ _STYLES: dict[str, dict[str, Any]] = {
     },
     "ε spent (certified)": {
         "mode": "lines+markers",
-        "line": {"color": GREEN, "width": 2},
+        "line": {"color": GREEN, "width": 2, "shape": "vh"},  # a bound at every step, not a guess
+        "hovertemplate": "up to step %{x}: ε ≤ %{y:.3g}<extra></extra>",
         "marker": {"symbol": "square", "size": 8},
         "xaxis": "x2",
         "yaxis": "y3",

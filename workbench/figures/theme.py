@@ -41,7 +41,7 @@ def layout(*, height: int, **more: Any) -> dict[str, Any]:
         "paper_bgcolor": "rgba(0, 0, 0, 0)",
         "plot_bgcolor": "rgba(0, 0, 0, 0)",
         "font": {"color": GREY, "size": 12, "family": "system-ui, sans-serif"},
-        "margin": {"l": 56, "r": 12, "t": 30, "b": 44},
+        "margin": {"l": 56, "r": 18, "t": 30, "b": 44},
         "height": height,
         "autosize": True,
         "showlegend": False,

@@ -1,6 +1,6 @@
-"""The budget over time: shape σ and the batch over a run, and see what each stage spends.
+"""The budget over time: shape σ and the batch over a run, and see what it spends on the way.
 
-Every ε here is certified; it is computed in a process of its own and arrives stage by stage.
+Every ε here is certified; it is computed in a process of its own and arrives piece by piece.
 """
 
 import html

@@ -6,6 +6,7 @@ takes any number (``1e-5``, ``13e9``) and refuses the rest in words.
 
 import html
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import traitlets
 from workbench.errors import InputError
 from workbench.figures.live import LiveFigure
 
+_THOUSANDS = re.compile(r"(?<=\d)[, ](?=\d{3}(?!\d))")  # 19,000 but not 1,5
 _TICK = 0.01  # in decades: an arrow key moves a slider by 2.3 %
 _ASSETS = Path(__file__).parent / "assets"
 STYLE = f"<style>{(_ASSETS / 'style.css').read_text(encoding='utf-8')}</style>"
@@ -61,7 +63,7 @@ class Knob:
         self.field = widgets.Text(
             tooltip=f"{label}: {tooltip} Type a number.",
             continuous_update=False,
-            layout={"width": "88px", "flex": "0 0 auto"},
+            layout={"width": "96px", "flex": "0 0 auto"},
         )
         self.row = widgets.HBox([self.slider, self.field], layout={"width": "100%"})
         self.slider.observe(self._slid, names="value")
@@ -119,13 +121,14 @@ class Knob:
 
 def number(label: str, text: str) -> float:
     """The finite number that ``text`` writes; raises `InputError` naming ``label``."""
-    cleaned = text.replace(",", "").replace("_", "").replace(" ", "")
     try:
-        value = float(cleaned)
+        value = float(_THOUSANDS.sub("", text))
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise InputError(f"{label} is {text!r} but must be a number; type one such as 100 or 1e-5.")
+        raise InputError(
+            f"{label} is {text!r} but must be a number; type one such as 0.5, 19,000 or 1e-5."
+        )
     return value
 
 

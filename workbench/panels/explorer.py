@@ -1,8 +1,8 @@
 """The explorer: drag σ, C, batch and length, and watch ε and the noise follow.
 
-Readings appear first, then the ring on the pictures, then whatever else depends on what moved; the
-certified ε follows from a process of its own (`background`). Callbacks arrive on different threads,
-so everything that touches the state holds one lock.
+Readings appear first, then the ring on the pictures; the rest is drawn by a thread that skips what
+is outdated (`painter`), and the certified ε follows from a process of its own (`background`).
+Callbacks arrive on different threads, so everything that touches the state holds one lock.
 """
 
 import threading
@@ -16,6 +16,7 @@ from workbench.panels import readouts
 from workbench.panels.background import Background
 from workbench.panels.controls import status_html
 from workbench.panels.explorer_view import FORMATS, LENGTH_UNITS, ExplorerView
+from workbench.panels.painter import Painter
 from workbench.presets import find
 from workbench.privacy import Guarantee
 from workbench.readings import Hold, Point, Readings, certify, preview
@@ -42,8 +43,10 @@ class Explorer(widgets.VBox):
         self._lock = threading.RLock()
         self._background = Background()
         self._background.warm_up()
+        self._painter = Painter(self._paint, self._not_drawn)
         self._timer: threading.Timer | None = None
         self._loading = False
+        self._refusing = False
         self._preset = find(preset)
         point = Point.from_preset(self._preset)
         self.shown = Shown(point, preview(point))
@@ -54,7 +57,7 @@ class Explorer(widgets.VBox):
             point, self.shown.readings, on_change=self._moved, on_bad_input=self._refused
         )
         super().__init__([self.view.root])
-        self.add_class("workbench")
+        self.add_class("workbench").add_class("wb-explorer")
         self._wire()
         with self._lock:
             self._load(point, self.hold)
@@ -64,6 +67,7 @@ class Explorer(widgets.VBox):
         with self._lock:
             if self._timer:
                 self._timer.cancel()
+        self._painter.close()
         self._background.close()
         super().close()
 
@@ -102,7 +106,8 @@ class Explorer(widgets.VBox):
     def _refused(self, error: InputError) -> None:
         """Say why, and keep the last good values on display, greyed."""
         with self._lock:
-            self.view.cards.value = readouts.cards(*self.shown[:3], stale=True)
+            self._refusing = True
+            self._show_cards()
             self.view.status.value = status_html(
                 f"{error} Shown are the last settings that work.", kind="Not used"
             )
@@ -110,16 +115,28 @@ class Explorer(widgets.VBox):
     def _show(self, point: Point, readings: Readings) -> None:
         """Readings first, then the ring, then what costs more."""
         self.shown = Shown(point, readings)
+        self._refusing = False
+        self._show_cards()
         view = self.view
-        view.cards.value = readouts.cards(point, readings, None)
         view.show_point(point, self.pinned.point if self.pinned else None)
         view.status.value = status_html(" ".join(readings.warnings), kind="Warning")
         self._loading = True
         view.show_knobs(point, self.hold)
         self._loading = False
-        view.show_surfaces(point, self.hold)
-        view.show_curves(point, readings, None, self._pinned_pair())
+        self._painter.ask()
         self._settle_later()
+
+    def _paint(self) -> None:
+        """On the painter's thread: what costs more than a blink, computed without the lock."""
+        with self._lock:
+            (point, readings, _, mechanism), hold = self.shown, self.hold
+            pinned = self._pinned_pair()
+        self.view.show_surfaces(point, hold)
+        self.view.show_curves(point, readings, mechanism, pinned)
+
+    def _not_drawn(self, error: Exception) -> None:
+        with self._lock:
+            self.view.status.value = status_html(str(error), kind="Not drawn")
 
     def _load(self, point: Point, hold: Hold) -> None:
         """Show settings that did not come from a knob."""
@@ -156,11 +173,11 @@ class Explorer(widgets.VBox):
             match answer:
                 case Guarantee():
                     self.shown = self.shown._replace(guarantee=answer)
-                    self.view.cards.value = readouts.cards(*self.shown[:3])
+                    self._show_cards()
                     self._show_comparison()
                 case np.ndarray():
                     self.shown = self.shown._replace(mechanism=answer)
-                    self.view.show_roc(point, self.shown.readings, answer, self._pinned_pair())
+                    self._painter.ask()
                 case _:
                     self.view.status.value = status_html(str(answer), kind="Not certified")
             if self.pinned and self.pinned.point is point:
@@ -187,7 +204,8 @@ class Explorer(widgets.VBox):
 
     def _undo(self) -> None:
         with self._lock:
-            if self._history[-1] == (self.shown.point, self.hold) and len(self._history) > 1:
+            unchanged = self._history[-1] == (self.shown.point, self.hold)
+            if unchanged and len(self._history) > 1 and not self._refusing:
                 self._history.pop()
             self._load(*self._history[-1])
 
@@ -199,10 +217,12 @@ class Explorer(widgets.VBox):
         with self._lock:
             self.pinned = None if self.pinned else self.shown
             self.view.pin.description = "Unpin" if self.pinned else "Pin"
-            point, readings, _, mechanism = self.shown
-            self.view.show_point(point, self.pinned.point if self.pinned else None)
-            self.view.show_curves(point, readings, mechanism, self._pinned_pair())
+            self.view.show_point(self.shown.point, self.pinned.point if self.pinned else None)
+            self._painter.ask()
             self._show_comparison()
+
+    def _show_cards(self) -> None:
+        self.view.cards.value = readouts.cards(*self.shown[:3], stale=self._refusing)
 
     def _pinned_pair(self) -> tuple[Point, Readings] | None:
         return self.pinned[:2] if self.pinned else None

@@ -1,6 +1,7 @@
 """What the explorer looks like: its widgets, their places, and how results are shown on them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
@@ -12,9 +13,10 @@ from workbench.figures.live import LiveFigure
 from workbench.figures.planes import (
     axis_ranges,
     held_traces,
+    noise_traces,
     planes_figure,
     point_traces,
-    surface_traces,
+    privacy_traces,
 )
 from workbench.figures.roc import roc_figure, roc_scale, roc_traces
 from workbench.panels.controls import STYLE, CopyBox, Knob, status_line
@@ -117,7 +119,7 @@ class ExplorerView:
         self.format = _toggle("Copy as", list(FORMATS.items()), "What to copy the settings as.")
         self.copy = CopyBox(label="Copy to the clipboard")
         self.root = self._arranged()
-        self._drawn: tuple[reading.Plane, reading.Plane] | None = None
+        self._drawn: tuple[reading.Plane | None, reading.Plane | None] = None, None
 
     def show_knobs(self, point: Point, hold: Hold) -> None:
         """Put every control where ``point`` and ``hold`` say, calling nobody back."""
@@ -133,14 +135,16 @@ class ExplorerView:
 
     def show_surfaces(self, point: Point, hold: Hold) -> None:
         """Redraw the planes if what they depend on changed, and the curve that a hold keeps."""
-        privacy, noise = reading.privacy_plane(point), reading.noise_plane(point)
-        surfaces, ranges = {}, None
-        if self._drawn is None or privacy is not self._drawn[0] or noise is not self._drawn[1]:
-            surfaces = surface_traces(privacy, noise, reading.article_lines(point))
-            ranges = axis_ranges(privacy)
-            self._drawn = (privacy, noise)
-        held = held_traces(reading.held_line(point, hold), privacy.axes.batch)
-        self.planes.redraw({**surfaces, **held}, ranges)
+        planes = reading.privacy_plane(point), reading.noise_plane(point)
+        (privacy, noise), (old_privacy, old_noise) = planes, self._drawn
+        traces: dict[str, Mapping[str, Any]] = {}
+        if privacy is not old_privacy:
+            traces |= privacy_traces(privacy)
+        if noise is not old_noise:
+            traces |= noise_traces(noise, reading.article_lines(point))
+        traces |= held_traces(reading.held_line(point, hold), privacy.axes.batch)
+        self.planes.redraw(traces, axis_ranges(privacy))
+        self._drawn = planes
 
     def show_curves(
         self,
@@ -161,16 +165,6 @@ class ExplorerView:
             ),
             budget_ranges(curve, point.target_epsilon),
         )
-        self.show_roc(point, readings, mechanism, pinned)
-
-    def show_roc(
-        self,
-        point: Point,
-        readings: Readings,
-        mechanism: np.ndarray | None,
-        pinned: tuple[Point, Readings] | None,
-    ) -> None:
-        """Redraw the ROC ceilings alone, when the mechanism's own has arrived."""
         kept = reading.ceilings(pinned[1].epsilon, pinned[0].delta) if pinned else None
         bounds = reading.ceilings(readings.epsilon, point.delta)
         self.roc.redraw(roc_traces(bounds, mechanism, kept))
@@ -205,7 +199,7 @@ class ExplorerView:
         grid = widgets.GridBox(
             [side, main, below, more],
             layout={
-                "grid_template_columns": "310px minmax(0, 1fr)",
+                "grid_template_columns": "330px minmax(0, 1fr)",
                 "grid_template_areas": _PLACES,
                 "grid_gap": "8px 14px",
                 "width": "100%",

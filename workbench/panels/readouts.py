@@ -45,7 +45,8 @@ def provenance(preset: Preset) -> str:
     """Where a preset comes from and which ε its source states."""
     claim = f" It states ε = {preset.claimed_epsilon:g}." if preset.claimed_epsilon else ""
     note = f" ({html.escape(preset.note)})" if preset.note else ""
-    return f'<div class="wb-status">{html.escape(preset.source)}{note}.{claim}</div>'
+    source = html.escape(preset.source[:1].upper() + preset.source[1:])
+    return f'<div class="wb-status">{source}{note}.{claim}</div>'
 
 
 def comparison(
@@ -97,7 +98,7 @@ def _epsilon_card(point: Point, readings: Readings, guarantee: Guarantee | None)
         f'<div class="wb-card wb-epsilon" data-state="{badge}">'
         f'<div><h4>Privacy loss ε <span class="wb-badge {badge}">{badge}</span></h4>'
         f'<div class="value">{value}</div></div>'
-        f"<div><small>{detail}</small><small>{conditions}</small>{_facts(point)}</div></div>"
+        f"<div><small>{detail}</small><small>{conditions}</small></div>{_facts(point)}</div>"
     )
 
 
@@ -137,9 +138,9 @@ def _facts(point: Point) -> str:
     facts = (
         ("steps", f"{point.steps:,}"),
         ("epochs", f"{point.epochs:,.3g}" if point.epochs < 1e4 else f"{point.epochs:,.0f}"),
-        ("sample rate q", f"{point.sample_rate:.3g}"),
+        ("rate q", written(point.sample_rate)),
         ("tokens", written(float(point.tokens), whole=point.tokens < 1e8)),
-        ("1/N", f"{1 / point.dataset_size:.2g}"),
+        ("1/N", written(float(f"{1 / point.dataset_size:.2g}"))),
     )
     cells = "".join(f"<span>{name} <b>{value}</b></span>" for name, value in facts)
     return f'<div class="wb-facts">{cells}</div>'

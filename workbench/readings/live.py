@@ -12,8 +12,8 @@ import numpy as np
 
 from workbench import privacy
 from workbench.privacy import Guarantee
-from workbench.privacy.surface import epsilon_surface
 from workbench.readings.point import Point
+from workbench.readings.previews import previewed_epsilon
 
 FALSE_POSITIVE_RATES = np.geomspace(1e-6, 1.0, 61)
 
@@ -65,7 +65,7 @@ def preview(point: Point) -> Readings:
 def preview_epsilon(point: Point) -> float:
     """ε of ``point`` by the fast surface; NaN outside its domain."""
     return float(
-        epsilon_surface(point.noise_multiplier, point.sample_rate, point.steps, point.delta)
+        previewed_epsilon(point.noise_multiplier, point.sample_rate, point.steps, point.delta)
     )
 
 

@@ -1,4 +1,4 @@
-"""A run whose σ and batch change on the way: what it has spent after each of its stages.
+"""A run whose σ and batch change on the way: what it has spent by then.
 
 >>> plan = Plan(noise_kind="step", noise_start=1.0, noise_end=0.8)
 >>> [stage.steps for stage in plan.stages]
@@ -13,7 +13,7 @@ import numpy as np
 
 from workbench import privacy
 from workbench.privacy import Guarantee
-from workbench.privacy.schedule import History, ScheduleKind
+from workbench.privacy.schedule import History, ScheduleKind, first_steps
 from workbench.privacy.surface import noise_multiplier_surface
 
 STAGES = 6
@@ -77,12 +77,12 @@ class Plan:
 
 
 def spending(plan: Plan) -> Iterator[tuple[int, Guarantee]]:
-    """Yield the certified guarantee of the whole run, then of the run cut after each stage."""
+    """Yield the certified guarantee of the whole run, then of its first sixth, third and so on."""
     history = plan.history
-    ends = np.cumsum([steps for _, _, steps in history])
-    for count in (len(history), *range(1, len(history))):
-        epsilon = privacy.compose(history[:count], plan.delta)
-        yield int(ends[count - 1]), Guarantee(epsilon, plan.delta, "pld")
+    cuts = sorted({max(1, plan.steps * part // STAGES) for part in range(1, STAGES)})
+    for steps in (plan.steps, *(cut for cut in cuts if cut < plan.steps)):
+        epsilon = privacy.compose(first_steps(history, steps), plan.delta)
+        yield steps, Guarantee(epsilon, plan.delta, "pld")
 
 
 def equal_constant_sigma(plan: Plan, epsilon: float) -> float:

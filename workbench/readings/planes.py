@@ -12,11 +12,12 @@ import numpy as np
 
 from workbench import privacy
 from workbench.presets import article_claims
-from workbench.privacy.surface import DOMAIN, epsilon_surface
+from workbench.privacy.surface import DOMAIN
 from workbench.readings.point import Hold, Point
+from workbench.readings.previews import previewed_epsilon
 
 CELLS = 50
-EPSILON_LEVELS = (0.01, 0.1, 0.3, 1, 2, 4, 8, 16, 32, 100)
+EPSILON_LEVELS = (0.1, 0.3, 1, 2, 4, 8, 16, 32, 100)  # a preview cannot tell 0.01 from 0.02
 _STEP_CELLS = 61
 _BATCH_DECADES = 5
 _LEAST_SIGMA, _USUAL_SIGMA = DOMAIN["noise_multiplier"][0], 30.0
@@ -66,15 +67,16 @@ class BudgetCurve:
 
 
 def axes(point: Point) -> PlaneAxes:
-    """Axes within the preview's domain that jump by decades, so that small moves leave them alone.
+    """Axes around the point that jump by decades, so that small moves leave them alone.
 
-    The batch runs up to N, or to the decade above the point's batch where N is far away.
+    The batch runs up to N, or to the decade above the point's batch where N is far away, and down
+    to where the preview's domain ends, or to the decade below the point's batch.
     """
     batch, records = point.expected_batch_size, float(point.dataset_size)
     top = min(records, 10.0 ** max(7, math.ceil(math.log10(batch))))
     bottom = 10.0 ** (math.ceil(math.log10(top)) - _BATCH_DECADES)
-    bottom = min(bottom, 10.0 ** math.floor(math.log10(batch)))
-    bottom = max(1.0, bottom, records * DOMAIN["sample_rate"][0])
+    bottom = max(bottom, records * DOMAIN["sample_rate"][0])
+    bottom = max(1.0, min(bottom, 10.0 ** math.floor(math.log10(batch))))
     sigma = 10.0 ** math.ceil(math.log10(point.noise_multiplier))
     return PlaneAxes((_LEAST_SIGMA, max(_USUAL_SIGMA, sigma)), (bottom, max(top, 2 * bottom)))
 
@@ -93,7 +95,7 @@ def privacy_plane(point: Point) -> Plane:
 def _privacy_plane(axes: PlaneAxes, point: Point) -> Plane:
     rates = np.minimum(1.0, axes.batch / point.dataset_size)
     steps = point.steps_at(axes.batch)
-    values = epsilon_surface(axes.sigma[:, None], rates, steps, point.delta)
+    values = previewed_epsilon(axes.sigma[:, None], rates, steps, point.delta)
     return Plane(axes, values, _epsilon_lines(values, axes))
 
 
@@ -143,7 +145,7 @@ def budget_curve(point: Point) -> BudgetCurve:
     most = 10.0 ** math.ceil(math.log10(max(point.steps, 10)) + 0.5)
     most = max(float(point.steps), min(most, DOMAIN["steps"][1]))
     steps = np.unique(np.geomspace(1, most, _STEP_CELLS).round())
-    epsilon = epsilon_surface(point.noise_multiplier, point.sample_rate, steps, point.delta)
+    epsilon = previewed_epsilon(point.noise_multiplier, point.sample_rate, steps, point.delta)
     return BudgetCurve(steps, epsilon)
 
 

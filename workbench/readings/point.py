@@ -14,10 +14,25 @@ import numpy as np
 
 from workbench.errors import InputError, positive, probability, whole
 from workbench.presets import Preset
-from workbench.privacy.surface import explain_noise_multiplier_surface
+from workbench.readings.previews import previewed_sigma
 
 LengthUnit = Literal["steps", "epochs"]
 HoldKind = Literal["nothing", "epsilon", "noise_batch_ratio"]
+
+_SAME = 1e-12  # steps counted as epochs and back must not gain a step by rounding
+_LARGEST = 1e30  # no run comes near it, and products of such numbers stay finite
+_QUANTITIES = {
+    "noise_multiplier": ("Noise multiplier σ", "enter a value such as 1"),
+    "max_grad_norm": ("Clipping norm C", "enter a value such as 1"),
+    "expected_batch_size": ("Expected batch size B", "enter a whole number such as 512"),
+    "dataset_size": ("Data set size N", "enter the number of records"),
+    "length": ("Training length", "train for at least one step"),
+    "n_params": ("Parameters d", "enter the number of trained weights"),
+    "mean_gradient_norm": ("Mean gradient norm ḡ", "enter a value such as 1"),
+    "record_tokens": ("Tokens per record", "enter a whole number such as 64"),
+    "target_epsilon": ("Target ε", "enter a budget such as 8"),
+}
+_COUNTS = ("expected_batch_size", "dataset_size", "record_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,16 +56,18 @@ class Point:
     target_epsilon: float
 
     def __post_init__(self) -> None:
-        positive("Noise multiplier σ", self.noise_multiplier, remedy="enter a value such as 1")
-        positive("Clipping norm C", self.max_grad_norm, remedy="enter a value such as 1")
-        positive("Parameters d", self.n_params, remedy="enter the number of trained weights")
-        positive("Mean gradient norm ḡ", self.mean_gradient_norm, remedy="enter a value such as 1")
-        positive("Target ε", self.target_epsilon, remedy="enter a budget such as 8")
+        for name, (label, remedy) in _QUANTITIES.items():
+            value = getattr(self, name)
+            positive(label, value, remedy=remedy)
+            if not 1 / _LARGEST <= value <= _LARGEST:
+                raise InputError(
+                    f"{label} is {value:.3g} but must lie between {1 / _LARGEST:g} and "
+                    f"{_LARGEST:g}; {remedy}."
+                )
+        for name in _COUNTS:
+            label, remedy = _QUANTITIES[name]
+            whole(label, getattr(self, name), least=1, remedy=remedy)
         probability("δ", self.delta, remedy="choose one well below 1/N, such as 1e-5")
-        whole("Tokens per record", self.record_tokens, least=1, remedy="enter a whole number")
-        whole("Expected batch size B", self.expected_batch_size, least=1, remedy="raise it")
-        whole("Data set size N", self.dataset_size, least=1, remedy="raise it")
-        positive("Training length", self.length, remedy="train for at least one step")
         if self.expected_batch_size > self.dataset_size:
             raise InputError(
                 f"Expected batch size B is {self.expected_batch_size:,} but the data set has "
@@ -100,13 +117,13 @@ class Point:
     def steps_at(self, batch_size: np.ndarray) -> np.ndarray:
         """Steps T if the batch were ``batch_size``, any shape: constant unless epochs are given."""
         if self.length_unit == "steps":
-            return np.full(np.shape(batch_size), max(1, round(self.length)))
-        steps = np.ceil(self.length / (batch_size / self.dataset_size))
-        return np.maximum(1, steps).astype(int)
+            return np.full(np.shape(batch_size), float(max(1, round(self.length))))
+        whole_epochs = self.length * self.dataset_size / batch_size
+        return np.maximum(1.0, np.ceil(whole_epochs * (1 - _SAME)))
 
     def changed(self, **changes: Any) -> Self:
         """A copy with some fields replaced; counts are rounded to whole numbers."""
-        for name in ("expected_batch_size", "dataset_size", "record_tokens"):
+        for name in _COUNTS:
             if name in changes and math.isfinite(changes[name]):
                 changes[name] = round(changes[name])
         return replace(self, **changes)
@@ -154,7 +171,7 @@ class Hold:
 
 def _sigma_for(point: Point, epsilon: float) -> float:
     """The previewed σ that spends ``epsilon``, rounded up to four digits."""
-    solved = explain_noise_multiplier_surface(epsilon, point.sample_rate, point.steps, point.delta)
+    solved = previewed_sigma(epsilon, point.sample_rate, point.steps, point.delta)
     if solved.reasons[()]:
         raise InputError(
             f"ε cannot be held at {epsilon:.3g} here because {solved.reasons[()]}; "

@@ -1,31 +1,34 @@
 """What a run would spend, certified, before its first step."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from workbench import corpora, privacy
 from workbench.config import RunConfig
 from workbench.privacy import Guarantee
+from workbench.training.plan import Plan, plan
 
 
 @dataclass(frozen=True)
 class Projection:
-    """The guarantee of a whole run, with what it follows from; a target ε has become a σ."""
+    """The guarantee of a whole run, and the plan that it follows from.
 
-    noise_multiplier: float
-    expected_batch_size: int
-    training_records: int
-    steps: int
+    Without privacy ε is infinite.
+    """
+
+    plan: Plan
     guarantee: Guarantee
 
     @property
     def warning(self) -> str:
         """Why the guarantee protects less than it seems to; empty if nothing speaks against it."""
-        if self.guarantee.delta < 1 / self.training_records:
+        bound = 1 / self.plan.dataset_size
+        if self.guarantee.delta < bound or math.isinf(self.guarantee.epsilon):
             return ""
         return (
-            f"δ is {self.guarantee.delta:.2g} but 1/N is {1 / self.training_records:.2g}: a δ this "
-            "large allows giving away whole records, so choose one well below 1/N."
+            f"δ is {self.guarantee.delta:.2g} but 1/N is {bound:.2g}: a δ this large allows giving "
+            "away whole records, so choose one well below 1/N."
         )
 
 
@@ -35,19 +38,8 @@ def project(config: RunConfig) -> Iterator[Projection]:
     Raises `InputError` for a corpus or a setting that training would refuse for the same reason.
     """
     terms = config.privacy
-    n_records = len(corpora.load(config.corpus, seed=config.seed).training)
-    rate, steps = config.sample_rate(n_records), config.steps(n_records)
-    sigma = terms.noise_multiplier
-    if sigma is None:
-        assert terms.target_epsilon is not None
-        sigma = privacy.noise_multiplier(
-            terms.target_epsilon, rate, steps, terms.delta, accountant=terms.accountant
-        )
-    epsilon = privacy.epsilon(sigma, rate, steps, terms.delta, accountant=terms.accountant)
-    yield Projection(
-        noise_multiplier=sigma,
-        expected_batch_size=config.training.expected_batch_size,
-        training_records=n_records,
-        steps=steps,
-        guarantee=Guarantee(epsilon, terms.delta, terms.accountant),
-    )
+    planned = plan(config, len(corpora.load(config.corpus, seed=config.seed).training))
+    epsilon = math.inf
+    if terms.private:
+        epsilon = privacy.compose(planned.history(), terms.delta, accountant=terms.accountant)
+    yield Projection(planned, Guarantee(epsilon, terms.delta, terms.accountant))

@@ -1,14 +1,13 @@
 """A point as something to take away: YAML, Python, or a call of Opacus."""
 
+import math
+
 from workbench.config import RunConfig
 from workbench.readings.point import Point
 
 
 def as_yaml(point: Point) -> str:
-    """A run configuration that `RunConfig.from_yaml` reads; N comes from the corpus, not from it.
-
-    Raises `InputError` where the configuration does not allow the point's values.
-    """
+    """A run configuration for `RunConfig.from_yaml`; N comes from the corpus, not from it."""
     config = RunConfig().with_changes(
         {
             "privacy.noise_multiplier": point.noise_multiplier,
@@ -39,12 +38,18 @@ print(f"ε = {{epsilon:.3f}} at δ = {point.delta!r}")
 
 
 def as_opacus(point: Point) -> str:
-    """A call that makes a model, optimizer and data loader of the reader's own private."""
+    """A call that makes a model, optimizer and data loader of the reader's own private.
+
+    Opacus draws with q = 1/len(data_loader), which is B/N only where B divides N.
+    """
+    batches = math.ceil(point.dataset_size / point.expected_batch_size)
+    rate = point.sample_rate
     return f"""\
 from opacus import PrivacyEngine
 
 # model, optimizer and data_loader are yours: {point.dataset_size:,} records,
 # batch_size={point.expected_batch_size}; then take {point.steps:,} optimizer steps.
+# Opacus draws with q = 1/len(data_loader) = 1/{batches} = {1 / batches:.4g}; B/N is {rate:.4g}.
 privacy_engine = PrivacyEngine(accountant="prv")
 model, optimizer, data_loader = privacy_engine.make_private(
     module=model,

@@ -24,14 +24,14 @@ def stated_and_computed(presets: Sequence[Preset]) -> pd.DataFrame:
                 "σ": preset.noise_multiplier,
                 "B": preset.expected_batch_size,
                 "T": preset.steps,
-                "δ": preset.delta,
+                "δ": f"{preset.delta:g}",
                 "ε stated": preset.claimed_epsilon,
                 "ε computed (preview)": round(readings.epsilon, 3),
                 "noise to signal": round(readings.update_noise_to_signal, 2),
                 "article’s NSR": round(readings.article_nsr, 3),
             }
         )
-    return pd.DataFrame(rows).set_index("configuration")
+    return pd.DataFrame(rows).set_index("configuration").rename_axis(None)
 
 
 def accountants(

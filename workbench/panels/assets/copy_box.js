@@ -6,7 +6,7 @@ function render({ model, el }) {
   area.rows = 14;
   area.spellcheck = false;
   area.className = "wb-copy";
-  button.className = "jupyter-button widget-button";
+  button.className = "jupyter-button widget-button wb-copy-button";
   const show = () => {
     area.value = model.get("text");
     area.setAttribute("aria-label", model.get("label"));
