@@ -18,7 +18,7 @@ FLOORS = {
     "panels": 6,
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
-HEAVY = ["torch", "transformers", "opacus", "plotly", "ipywidgets"]
+HEAVY = ["torch", "transformers", "opacus", "plotly", "ipywidgets", "distributed"]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

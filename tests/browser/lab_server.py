@@ -141,13 +141,13 @@ class LabPage:
         )
         return self.page
 
-    def run_all(self) -> None:
+    def run_all(self, *, seconds: float = PATIENCE) -> None:
         """Run every cell; an error or a warning that a cell prints fails with its text."""
         self.page.evaluate(
             "() => { window.allCellsRan = false; jupyterapp.commands"
             ".execute('notebook:run-all-cells').then(() => { window.allCellsRan = true }) }"
         )
-        self.wait_for("window.allCellsRan")
+        self.wait_for("window.allCellsRan", seconds=seconds)
         complaints = self.page.locator(_COMPLAINTS).all_inner_texts()
         assert not complaints, "\n".join(complaints)
 

@@ -1,0 +1,167 @@
+"""A sweep in words and numbers, as HTML: pure functions from results to markup."""
+
+import html
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from workbench.figures.sweep import label
+from workbench.panels.controls import written
+from workbench.panels.follow_sweep import SweepProgress
+from workbench.panels.readouts import written_reading
+from workbench.panels.run_readouts import duration, written_epsilon
+from workbench.readings.sweep import SweepProjection
+from workbench.training.sweep import SweepCost
+
+READY = "Start trains the cells in processes of their own; the kernel stays free."
+CERTIFIED = '<span class="wb-badge certified">certified</span>'
+
+
+def planned(cells: int, projection: SweepProjection | None, *, asked: bool = True) -> str:
+    """How many cells the fields ask for, and what they would cost and take, if it is ``asked``."""
+    counted = f"Planned: <b>{_counted(cells, 'cell')}</b>"
+    if projection is None:
+        return _status(f"{counted}; computing what they cost …" if asked else f"{counted}.")
+    cost = projection.cost
+    epsilon = f"<b>ε = {written_epsilon(cost.guarantee.epsilon)}</b> {CERTIFIED}"
+    price = f"all published together {epsilon} at δ = {written(cost.guarantee.delta)}"
+    return _status(f"{counted}, {_counted(cost.steps, 'step')}; {price}; {_time(projection)}")
+
+
+def not_used(sentence: str) -> str:
+    """Why no sweep can be had with these settings."""
+    return _status(f"<b>Not used:</b> {html.escape(sentence)}")
+
+
+def no_cost(cells: int, sentence: str) -> str:
+    """Why the cost is not known, where a sweep could still be started."""
+    reason = html.escape(sentence)
+    return _status(
+        f"Planned: <b>{_counted(cells, 'cell')}</b>. <b>Beware, not all can run:</b> {reason}"
+    )
+
+
+def note(text: str, state: str = "idle") -> str:
+    """The message box with one sentence."""
+    return f'<div class="wb-message" role="status" data-state="{state}">{html.escape(text)}</div>'
+
+
+def message(progress: SweepProgress, folder: Path, seconds_left: float) -> str:
+    """Where the sweep is, or how it ended and how to read it back."""
+    counts = progress.counts
+    total = sum(counts.values())
+    tally = ", ".join(
+        f"{counts[state]:,} {state}"
+        for state in ("done", "failed", "running", "interrupted", "waiting")
+        if counts[state]
+    )
+    words = {
+        "running": f"<b>Running.</b> {tally or 'Starting the workers'} {_left(seconds_left)}",
+        "cancelling": f"<b>Cancelling</b> once the steps in hand are finished. {tally}",
+        "done": f"<b>Ended.</b> {tally} of {total:,} cells.",
+        "cancelled": f"<b>Cancelled.</b> {tally}. Start goes on with the same folder.",
+        "failed": f"<b>Failed.</b> {html.escape(progress.error)}",
+    }
+    path = html.escape(str(folder))
+    kept = f'Kept in {path}; read it with <code>sweep.read_sweep("{path}")</code>.'
+    return (
+        f'<div class="wb-message" role="status" data-state="{progress.phase}">'
+        f"{words[progress.phase]}<br>{kept}</div>"
+    )
+
+
+def cost(spent: SweepCost | None, *, ended: bool) -> str:
+    """What all runs together have cost so far; None while it is not known."""
+    value, details = "–", ["every run of the sweep, composed", "&nbsp;"]
+    if spent is not None:
+        value = written_epsilon(spent.guarantee.epsilon)
+        so_far = "" if ended else " so far"
+        runs = f"{_counted(spent.runs, 'run')}, {_counted(spent.steps, 'step')}"
+        details = [f"{html.escape(str(spent.guarantee))}: {runs}{so_far}, composed."]
+        caveat = f" Here {spent.caveat}." if spent.caveat else ""
+        details.append(
+            "The price if all runs saw private data, published or only compared: choosing the "
+            f"best depends on the records, too.{html.escape(caveat)}"
+        )
+    lines = "".join(f"<small>{line}</small>" for line in details)
+    return (
+        '<div class="wb-card wb-epsilon wb-sweep-cost"><div><h4>ε of the whole sweep</h4>'
+        f'<div class="value">{value}</div></div><div>{lines}</div></div>'
+    )
+
+
+def table(frame: pd.DataFrame | None, fields: Sequence[str]) -> str:
+    """A row a cell: its results, the lowest held-out perplexity marked, or what went wrong."""
+    if frame is None:
+        return ""
+    heads = [*map(label, fields), "state", "steps", "ε", "held-out loss", "perplexity", "minutes"]
+    rows = frame.to_dict("records")
+    known = [row["heldout_perplexity"] for row in rows if row["state"] == "done"]
+    best = min(known, default=math.nan)
+    body = "".join(_row(row, fields, best=best) for row in rows)
+    head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in heads)
+    return (
+        '<div class="wb-table wb-sweep-table"><table><thead><tr>'
+        f"{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _row(row: dict[Any, Any], fields: Sequence[str], *, best: float) -> str:
+    state = row["state"]
+    if state == "failed":
+        results = f'<td colspan="5" class="wb-error">{html.escape(row["error"])}</td>'
+    else:
+        results = "".join(f"<td>{text}</td>" for text in _results(row, best))
+    values = "".join(f"<td>{_written(row[field])}</td>" for field in fields)
+    return f'<tr data-state="{state}">{values}<td>{state}</td>{results}</tr>'
+
+
+def _results(row: dict[Any, Any], best: float) -> tuple[str, ...]:
+    perplexity = _number(row["heldout_perplexity"], written_reading)
+    lowest = row["state"] == "done" and row["heldout_perplexity"] == best
+    return (
+        _steps(row),
+        _number(row["epsilon"], written_epsilon),
+        _number(row["heldout_loss"], written_reading),
+        f"<b>lowest {perplexity}</b>" if lowest else perplexity,
+        _number(row["minutes"], lambda value: f"{value:.1f}"),
+    )
+
+
+def _steps(row: dict[Any, Any]) -> str:
+    taken, plan = row["steps"], row["steps_planned"]
+    if pd.isna(taken):
+        return "–"
+    return f"{taken:,}" if row["state"] == "done" or pd.isna(plan) else f"{taken:,} of {plan:,}"
+
+
+def _number(value: float, write: Any) -> str:
+    return "–" if math.isnan(value) else write(value)
+
+
+def _written(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "none"
+    return written(value) if isinstance(value, float) else html.escape(str(value))
+
+
+def _left(seconds: float) -> str:
+    return f"· about {duration(seconds, rough=True)} left" if math.isfinite(seconds) else ""
+
+
+def _time(projection: SweepProjection) -> str:
+    if projection.seconds is None:
+        return "measuring how long a step takes …"
+    workers = _counted(projection.workers, "worker")
+    return f"about {duration(projection.seconds, rough=True)} on {workers} here."
+
+
+def _counted(count: int, name: str) -> str:
+    return f"{count:,} {name}" if count == 1 else f"{count:,} {name}s"
+
+
+def _status(text: str) -> str:
+    return f'<div class="wb-status wb-projection">{text}</div>'
