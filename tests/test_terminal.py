@@ -59,6 +59,16 @@ def test_a_run_without_privacy_says_so_in_json(
     assert json.loads(result.stdout)["guarantee"]["epsilon"] is None
 
 
+def test_a_run_that_diverges_ends_in_one_sentence(file: Path, tmp_path: Path) -> None:
+    config = RunConfig.load(file).with_changes({"training.learning_rate": 1e30})
+    file.write_text(config.to_yaml(), "utf-8")
+    answer = run("train", str(file), "--run-dir", str(tmp_path / "run"))
+    assert answer.exit_code == 1
+    last = answer.stderr.splitlines()[-1]
+    assert last.startswith("workbench: ")
+    assert "lower the learning rate" in last
+
+
 def test_ctrl_c_finishes_the_step_and_resume_ends_the_run(
     file: Path, config: RunConfig, tmp_path: Path
 ) -> None:

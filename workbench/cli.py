@@ -48,6 +48,9 @@ class _OneSentence(click.Group):
         except InputError as error:
             click.echo(f"workbench: {error}", err=True)
             sys.exit(2)
+        except FloatingPointError as error:  # a run diverged, and says what to do
+            click.echo(f"workbench: {error}", err=True)
+            sys.exit(1)
 
 
 @click.group(cls=_OneSentence)

@@ -122,9 +122,9 @@ class TrainingConfig(Frozen):
     steps: Count | None = 300
     epochs: Positive | None = None
     optimizer: Literal["adamw", "adamw_bc", "sgd"] = "adamw"
-    learning_rate: Positive = 1.5e-2
-    learning_rate_schedule: Literal["constant", "cosine"] = "constant"
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    learning_rate: Positive = 2e-2
+    learning_rate_schedule: Literal["constant", "cosine"] = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0)] = 15
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999

@@ -21,7 +21,7 @@ from workbench.training.plan import plan
 from workbench.training.prepare import prepare
 from workbench.training.step import Stepper
 
-from .witness import clipped_sum, released, watch
+from .witness import clipped_sum, record_gradients, released, watch
 
 NEARLY_SILENT = {"privacy.noise_multiplier": 0.011, "training.learning_rate": 1e-3}
 BOUND = 0.5  # below the norms of the tiny model's records, so that clipping shows
@@ -31,16 +31,17 @@ def the_sum_is_the_definition(config: RunConfig, folder: Path) -> None:
     """The released gradient is the clipped sum over the expected batch size.
 
     Under noise of 0.011 C: five deviations in the mean over all coordinates are far below what one
-    record not clipped, or another divisor, would do.
+    record not clipped, or another divisor, would do. Tied weights and rotary positions in one
+    model, learnt positions in the other.
     """
-    witness = watch(
-        config.with_changes({**NEARLY_SILENT, "privacy.max_grad_norm": BOUND}), folder / "run"
-    )
-    for seen in witness.steps:
-        expected = clipped_sum(witness, seen, BOUND)
-        difference = released(seen) * config.training.expected_batch_size - expected
-        noise = 0.011 * BOUND * math.sqrt(len(expected))
-        assert float(difference.norm()) < 1.3 * noise + 1e-4 * float(expected.norm())
+    for source in ("tiny-llama", "tiny-gpt2"):
+        changes = {**NEARLY_SILENT, "privacy.max_grad_norm": BOUND, "model.source": source}
+        witness = watch(config.with_changes(changes), folder / source)
+        for seen in witness.steps:
+            expected = clipped_sum(witness, seen, BOUND)
+            difference = released(seen) * config.training.expected_batch_size - expected
+            noise = 0.011 * BOUND * math.sqrt(len(expected))
+            assert float(difference.norm()) < 1.3 * noise + 1e-4 * float(expected.norm())
 
 
 def the_noise_is_as_loud_as_claimed(config: RunConfig, folder: Path) -> None:
@@ -192,6 +193,35 @@ def the_count_is_paid_for(config: RunConfig, folder: Path) -> None:
         terms.gradient_noise_multiplier**-2 + (2 * terms.count_noise_multiplier) ** -2
     ) ** -0.5
     assert math.isclose(together, terms.noise_multiplier, rel_tol=1e-12)
+
+
+def both_releases_of_an_adaptive_step_are_noisy(config: RunConfig, folder: Path) -> None:
+    """σ⁻² = 0.8⁻² − (2·0.6)⁻² in the gradient, 0.6 in the count that C is seen to follow.
+
+    Intervals that hold for all but one run in 10⁶.
+    """
+    changes = {
+        "privacy.clipping": "adaptive",
+        "privacy.count_noise_multiplier": 0.6,
+        "training.steps": 12,
+        "training.learning_rate": 1e-3,
+    }
+    witness = watch(config.with_changes(changes), folder / "run")
+    assert witness.stepper is not None
+    bounds = [bound for *_, bound in read(folder / "run" / "ledger.jsonl").every_step]
+    expected, owed = config.training.expected_batch_size, (0.8**-2 - 1.2**-2) ** -0.5
+    counts, coordinates = [], []
+    assert witness.stepper.max_grad_norm is not None
+    afterwards = [*bounds[1:], witness.stepper.max_grad_norm]
+    for seen, bound, moved in zip(witness.steps, bounds, afterwards, strict=True):
+        rows = record_gradients(witness, seen)
+        noise = released(seen) * expected - clipped_sum(witness, seen, bound)
+        coordinates.append(noise / (owed * bound))
+        told = -math.log(moved / bound) / config.privacy.clip_learning_rate * expected
+        counts.append((told - float((rows.norm(dim=1) <= bound).double().sub(0.5).sum())) / 0.6)
+    for drawn in (torch.cat(coordinates), torch.tensor(counts)):
+        low, high = stats.chi2.interval(1 - 1e-6, len(drawn))
+        assert low < float(drawn.square().sum()) < high
 
 
 def calibration_keeps_within_its_target(config: RunConfig, folder: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import linear
 
 from workbench import corpora, privacy
 from workbench.config import RunConfig
@@ -130,19 +131,60 @@ def each_layer_is_clipped_to_c(patch: pytest.MonkeyPatch) -> None:
     _replaced(patch, clipped)
 
 
-def _replaced(patch: pytest.MonkeyPatch, clip: Callable[..., torch.Tensor]) -> None:
+def a_tied_weight_counted_once(patch: pytest.MonkeyPatch) -> None:
+    """The norm sees what the embedding does to its input and not to the output."""
+
+    def norms(model: Any, record_losses: Any, gradients: torch.Tensor) -> torch.Tensor:
+        head = model.lm_head
+        head.forward = lambda hidden: linear(hidden, head.weight.detach())
+        try:
+            return _rows(model, record_losses).norm(dim=1)
+        finally:
+            del head.forward
+
+    _replaced(patch, _flat, norms)
+
+
+def a_broadcast_position_counted_once_a_batch(patch: pytest.MonkeyPatch) -> None:
+    """GPT-2 looks positions up once for all records, and the mean over them passes for each."""
+
+    def norms(model: Any, record_losses: Any, gradients: torch.Tensor) -> torch.Tensor:
+        sizes = {name: p.numel() for name, p in clipping.trainable(model).items()}
+        parts = dict(zip(sizes, gradients.split([*sizes.values()], dim=1), strict=True))
+        if "transformer.wpe.weight" in parts:
+            parts["transformer.wpe.weight"] = (
+                parts["transformer.wpe.weight"].mean(0).expand(len(gradients), -1)
+            )
+        return torch.cat([*parts.values()], dim=1).norm(dim=1)
+
+    _replaced(patch, _flat, norms)
+
+
+def _flat(gradients: torch.Tensor, norms: torch.Tensor, bound: float) -> torch.Tensor:
+    return (bound / norms).clamp(max=1) @ gradients
+
+
+def _rows(model: Any, record_losses: Any) -> torch.Tensor:
+    """Every record's gradient, (records, d)."""
+    parameters = list(clipping.trainable(model).values())
+    return torch.stack([
+        torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters, retain_graph=True)])
+        for loss in record_losses()
+    ])  # fmt: skip
+
+
+def _replaced(
+    patch: pytest.MonkeyPatch,
+    clip: Callable[..., torch.Tensor],
+    norms_of: Callable[..., torch.Tensor] = lambda _, __, gradients: gradients.norm(dim=1),
+) -> None:
     """Put another rule in the place of clipping: from gradients (records, d), norms, C to (d,)."""
 
     def summed(model: Any, record_losses: Any, *, max_grad_norm: float, **_: Any) -> ClippedSum:
         parameters = clipping.trainable(model)
-        rows = [
-            torch.cat([g.flatten() for g in torch.autograd.grad(
-                loss, list(parameters.values()), retain_graph=True
-            )])
-            for loss in record_losses()
-        ]  # fmt: skip
-        gradients = torch.stack(rows)
-        total = clip(gradients, gradients.norm(dim=1), max_grad_norm)
+        gradients = _rows(model, record_losses)
+        norms = norms_of(model, record_losses, gradients)
+        total = clip(gradients, norms, max_grad_norm)
         parts = total.split([p.numel() for p in parameters.values()])
         sums = {n: t.view_as(p) for (n, p), t in zip(parameters.items(), parts, strict=True)}
         return ClippedSum(sums, gradients.norm(dim=1))
@@ -225,13 +267,7 @@ def a_resumed_accountant_starts_at_zero(patch: pytest.MonkeyPatch) -> None:
 
 
 def new_noise_taken_for_the_old(patch: pytest.MonkeyPatch) -> None:
-    init = run.Run.__init__
-
-    def optimistic(self: run.Run, *args: Any) -> None:
-        init(self, *args)
-        self.same_noise = True
-
-    patch.setattr(run.Run, "__init__", optimistic)
+    patch.setattr(run, "repeats", lambda *_: True)
 
 
 def secure_chance_from_the_seed(patch: pytest.MonkeyPatch) -> None:
@@ -275,6 +311,22 @@ def counts_for_free(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(plan, "gradient_share", lambda noise_multiplier, count: noise_multiplier)
 
 
+def a_count_without_noise(patch: pytest.MonkeyPatch) -> None:
+    share = step.noisy_share_below
+    patch.setattr(
+        step,
+        "noisy_share_below",
+        lambda *a, **k: share(*a, **{**k, "count_noise_multiplier": 0.0}),
+    )
+
+
+def noise_of_the_whole_sigma_beside_a_count(patch: pytest.MonkeyPatch) -> None:
+    noise = step.gaussian_noise
+    patch.setattr(
+        step, "gaussian_noise", lambda *a, **k: noise(*a, **{**k, "noise_multiplier": 0.8})
+    )
+
+
 def sigma_rounded_to_the_nearest(patch: pytest.MonkeyPatch) -> None:
     scale = privacy.noise_scale
     patch.setattr(privacy, "noise_scale", lambda *a, **k: round(scale(*a, **k) - 0.004, 2))
@@ -291,6 +343,8 @@ PLANTS: list[tuple[Plant, Check]] = [
     (the_sum_is_clipped_instead, checks.the_sum_is_the_definition),
     (the_mean_of_each_part_is_clipped, checks.the_sum_is_the_definition),
     (each_layer_is_clipped_to_c, checks.the_sum_is_the_definition),
+    (a_tied_weight_counted_once, checks.the_sum_is_the_definition),
+    (a_broadcast_position_counted_once_a_batch, checks.the_sum_is_the_definition),
     (divided_by_the_realised_batch, checks.the_sum_is_the_definition),
     (empty_batches_drawn_again, checks.batches_are_poisson),
     (batches_of_a_fixed_size, checks.batches_are_poisson),
@@ -304,6 +358,11 @@ PLANTS: list[tuple[Plant, Check]] = [
     (a_record_twice_in_the_training_set, checks.no_record_is_in_two_parts),
     (the_tokenizer_learns_from_private_text, checks.the_tokenizer_saw_public_records_only),
     (counts_for_free, checks.the_count_is_paid_for),
+    (a_count_without_noise, checks.both_releases_of_an_adaptive_step_are_noisy),
+    (
+        noise_of_the_whole_sigma_beside_a_count,
+        checks.both_releases_of_an_adaptive_step_are_noisy,
+    ),
     (sigma_rounded_to_the_nearest, checks.calibration_keeps_within_its_target),
 ]
 

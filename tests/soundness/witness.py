@@ -83,22 +83,27 @@ def _watching(witness: Witness, run_dir: Path) -> Iterator[None]:
         yield
 
 
-def clipped_sum(witness: Witness, seen: Step, max_grad_norm: float) -> Tensor:
-    """Σᵢ gᵢ·min(1, C/‖gᵢ‖) at the weights before a step, one record at a time, flat."""
+def record_gradients(witness: Witness, seen: Step) -> Tensor:
+    """Every record's gradient at the weights before a step, one at a time, (records, d)."""
     model, records = witness.prepared.model, witness.prepared.training
     after = {name: p.detach().clone() for name, p in model.named_parameters()}
     _put(model, seen.weights)
-    total = torch.zeros(sum(w.numel() for w in seen.weights.values()), dtype=torch.float64)
+    rows = [torch.zeros(0, sum(w.numel() for w in seen.weights.values()), dtype=torch.float64)]
     for index in seen.indices.tolist():
         labels = records.labels[index]
         length = int((labels >= 0).sum())
         tokens = records.tokens[index, :length]
         logits = model(input_ids=tokens[None, :-1], use_cache=False).logits[0]
         gradients = torch.autograd.grad(cross_entropy(logits, tokens[1:]), list(model.parameters()))
-        flat = torch.cat([g.flatten() for g in gradients]).double()
-        total += flat * min(1.0, max_grad_norm / float(flat.norm()))
+        rows.append(torch.cat([g.flatten() for g in gradients]).double()[None])
     _put(model, after)
-    return total
+    return torch.cat(rows)
+
+
+def clipped_sum(witness: Witness, seen: Step, max_grad_norm: float) -> Tensor:
+    """Σᵢ gᵢ·min(1, C/‖gᵢ‖) at the weights before a step, flat."""
+    rows = record_gradients(witness, seen)
+    return ((max_grad_norm / rows.norm(dim=1)).clamp(max=1) @ rows).flatten()
 
 
 def released(seen: Step) -> Tensor:

@@ -1,5 +1,7 @@
 """A clipping norm from quantiles: free of public records, accounted of private, or warned of."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,12 @@ import torch
 from workbench import corpora, privacy, training
 from workbench.config import RunConfig
 from workbench.errors import InputError
+from workbench.training import calibrate
 from workbench.training.clipping import clipped_gradient_sum
 from workbench.training.models import record_losses
 from workbench.training.prepare import prepare
+from workbench.training.quantile import noisy_share_below
+from workbench.training.sampling import poisson_batch
 
 
 def _initial_norms(config: RunConfig) -> np.ndarray:
@@ -71,6 +76,31 @@ def test_calibration_leaves_the_run_as_it_would_have_been(config: RunConfig) -> 
     training.calibrated_norm(config)
     after = list(prepare(config).model.parameters())
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_calibration_draws_other_batches_and_noise_than_the_run(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their costs add up only if they are independent of each other."""
+    draw, count, drawn, states = poisson_batch, noisy_share_below, [], []
+
+    def drawing(*args: Any, **kwargs: Any) -> np.ndarray:
+        drawn.append(tuple(draw(*args, **kwargs)))
+        return np.array(drawn[-1])
+
+    def counting(*args: Any, generator: torch.Generator, **kwargs: Any) -> float:
+        states.append(generator.initial_seed())
+        return count(*args, generator=generator, **kwargs)
+
+    monkeypatch.setattr(calibrate, "poisson_batch", drawing)
+    monkeypatch.setattr(calibrate, "noisy_share_below", counting)
+    training.calibrated_norm(config, source="noisy_counts")
+    prepared = prepare(config)
+    rate, chance = prepared.plan.at(0).sample_rate, prepared.randomness
+    n = len(prepared.training)
+    of_run = {tuple(draw(n, sample_rate=rate, generator=chance.sampling)) for _ in drawn}
+    assert not of_run & set(drawn)
+    assert chance.noise.initial_seed() not in states
 
 
 def test_what_cannot_be_is_refused(config: RunConfig) -> None:

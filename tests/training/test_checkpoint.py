@@ -30,6 +30,7 @@ POSITION = Position(
     heldout_loss=4.5,
     watch=Watch(4.25, 1),
     samples={"before": "ök"},
+    fingerprint="this machine",
 )
 
 
@@ -67,7 +68,7 @@ def test_a_restored_run_goes_on_bit_for_bit(tmp_path: Path, source: str, name: s
     path = _saved(tmp_path, parts)
     expected, drawn = _train(parts, 3), parts[2].sampling.random()
     again = _parts(source, optimizer=name)
-    assert checkpoint.restore(path, *again) == POSITION
+    assert checkpoint.restore(path, *again, fingerprint="this machine") == POSITION
     assert all(torch.equal(a, b) for a, b in zip(_train(again, 3), expected, strict=True))
     assert again[2].sampling.random() == drawn
 
@@ -82,6 +83,16 @@ def test_a_secure_run_writes_nothing_of_its_chance(tmp_path: Path) -> None:
     before = secure.noise.get_state()
     checkpoint.restore(path, model, chosen, secure)
     assert torch.equal(secure.noise.get_state(), before)
+
+
+def test_generators_stay_where_they_are_under_another_fingerprint(tmp_path: Path) -> None:
+    parts = _parts()
+    _train(parts, 1)
+    path = _saved(tmp_path, parts)
+    for other in (None, "another machine"):
+        again = _parts()
+        checkpoint.restore(path, *again, fingerprint=other)
+        assert torch.equal(again[2].noise.get_state(), _parts()[2].noise.get_state())
 
 
 def test_it_is_a_model_on_disk_read_without_a_network(

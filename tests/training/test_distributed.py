@@ -3,7 +3,10 @@
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +15,11 @@ from safetensors.torch import load_file
 
 from workbench import training
 from workbench.config import RunConfig
+from workbench.training import step
 from workbench.training.distributed import World
+from workbench.training.optimizer import optimizer
+from workbench.training.prepare import prepare
+from workbench.training.step import Stepper
 
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
@@ -27,6 +34,65 @@ def test_shares_are_the_batch_whole_and_once() -> None:
     batch = np.array([3, 5, 8, 9, 12])
     shares = [World(rank, 3).share(batch) for rank in range(3)]
     assert sorted(np.concatenate(shares)) == batch.tolist()
+
+
+class InThreads(World):
+    """Processes played by threads of this one, that meet at a barrier to exchange a value."""
+
+    slots: list[Any]
+    barrier: threading.Barrier
+
+    def gathered(self, value: Any) -> list[Any]:
+        self.slots[self.rank] = value
+        self.barrier.wait(60)
+        values = list(self.slots)
+        self.barrier.wait(60)
+        return values
+
+    def agreed(self, value: Any) -> Any:
+        return self.gathered(value)[0]
+
+    def add_up(self, gradients: Any) -> None:
+        shares = self.gathered({name: g.clone() for name, g in gradients.items()})
+        for name, gradient in gradients.items():
+            gradient.copy_(sum(share[name] for share in shares))
+
+    def take_from_first(self, gradients: Any) -> None:
+        for name, gradient in self.agreed(dict(gradients)).items():
+            gradients[name].copy_(gradient)
+
+
+def test_secure_processes_share_one_poisson_batch(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their generators differ; with a batch each, a record could be in the sum twice."""
+    trained: dict[int, list[tuple[int, ...]]] = {0: [], 1: []}
+    summed = step.batch_gradient_sum
+
+    def watched(model: Any, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        trained[ranks[threading.get_ident()]] += map(tuple, batch.tokens.tolist())
+        return summed(model, batch, *args, **kwargs)
+
+    monkeypatch.setattr(step, "batch_gradient_sum", watched)
+    config = config.with_changes({"randomness": "secure", "privacy.clipping": "adaptive"})
+    InThreads.slots, InThreads.barrier = [None, None], threading.Barrier(2)
+    steppers, ranks = [], {}
+    for rank in range(2):
+        prepared = prepare(config)
+        chosen = optimizer(prepared.model, config.training)
+        steppers.append(Stepper(config, prepared, chosen, InThreads(rank, 2)))
+
+    def take(rank: int) -> Any:
+        ranks[threading.get_ident()] = rank
+        return steppers[rank].take(0, None)
+
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = list(pool.map(take, range(2)))
+    assert outcomes[0].batch_size == len(trained[0]) + len(trained[1])
+    assert not set(trained[0]) & set(trained[1])
+    assert steppers[0].max_grad_norm == steppers[1].max_grad_norm
+    pairs = zip(*(s.prepared.model.parameters() for s in steppers), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
 
 
 @pytest.mark.slow

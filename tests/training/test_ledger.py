@@ -9,6 +9,7 @@ import pytest
 from workbench import privacy
 from workbench.errors import InputError
 from workbench.training import ledger
+from workbench.training.folder import verify
 from workbench.training.ledger import Ledger, Terms
 
 TERMS = Terms(1e-5, "pld", "poisson", "add_or_remove_one", "record", 1000, 20)
@@ -39,7 +40,7 @@ def test_epsilon_is_recomputed_from_the_steps(path: Path) -> None:
     record = ledger.read(path)
     assert record.history == [(1.0, 0.02, 2), (2.0, 0.02, 1)]
     assert record.steps == 3
-    assert ledger.verify(path.parent).epsilon == pytest.approx(expected, rel=1e-12)
+    assert verify(path.parent).epsilon == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_chain_is_sha_256_of_each_line_and_the_one_before(path: Path) -> None:
@@ -89,7 +90,7 @@ def test_lines_cut_from_the_end_are_found_against_the_summary(path: Path) -> Non
     _rewrite(path, _lines(path)[:-1])
     assert ledger.read(path).steps == 2
     with pytest.raises(InputError, match=r"does not end where summary\.json says"):
-        ledger.verify(path.parent)
+        verify(path.parent)
 
 
 def test_a_forged_number_of_a_step_is_found_though_its_hashes_fit(path: Path) -> None:

@@ -118,6 +118,16 @@ def test_what_a_crash_has_cost_is_taken_from_the_end() -> None:
     assert remaining(plan(free, N), free, before=[(0.8, 0.05, 30)], since=20).steps == 40
 
 
+def test_of_two_limits_the_lower_is_kept() -> None:
+    config = _config(
+        privacy__noise_multiplier=None, privacy__target_epsilon=3.0, privacy__max_epsilon=9.0
+    )
+    settled = plan(config, N)
+    before = [(*settled.history()[0][:2], 30)]
+    left = remaining(settled, config, before=before, since=20)
+    assert privacy.compose(before + left.history(since=20), 1e-5) <= 3.0
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from workbench.config import RunConfig
-from workbench.training.randomness import Randomness, randomness
+from workbench.training.randomness import Randomness, apart, randomness
 
 CPU = torch.device("cpu")
 
@@ -52,6 +52,16 @@ def test_a_restored_state_goes_on_where_it_was() -> None:
     again = randomness(RunConfig(), CPU)
     again.restore(*state)
     assert _drawn(again)[1:] == expected[1:]
+
+
+def test_other_purposes_have_other_batches_and_noise_of_the_same_seed() -> None:
+    def drawn(purpose: str) -> tuple[float, float, float]:
+        return _drawn(apart(randomness(RunConfig(), CPU), RunConfig(), purpose))
+
+    own, one, other = _drawn(randomness(RunConfig(), CPU)), drawn("session 2"), drawn("session 3")
+    assert one == drawn("session 2")
+    assert len({own[1:], one[1:], other[1:]}) == 3
+    assert len({own[1], one[1], other[1]}) == len({own[2], one[2], other[2]}) == 3
 
 
 def test_noise_of_a_seeded_run_is_not_numpys_nor_the_weights() -> None:

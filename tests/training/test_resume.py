@@ -1,8 +1,12 @@
 """A run goes on from where it was, with the weights it would have had and an honest ledger."""
 
+import json
+import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,7 +17,7 @@ from safetensors.torch import load_file
 from workbench import privacy, training
 from workbench.config import RunConfig
 from workbench.errors import InputError
-from workbench.training import step
+from workbench.training import prepare, run, step
 from workbench.training.ledger import Ledger, read
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -60,6 +64,18 @@ def _stopped(config: RunConfig, path: Path, *, after: int) -> None:
 
 def _crashed(config: RunConfig, path: Path, patch: pytest.MonkeyPatch, *, at: int) -> None:
     """Fail between the ledger and the weights of step ``at``."""
+    with _failing(patch, at=at):
+        training.train(config, run_dir=path)
+
+
+def _crashed_again(path: Path, patch: pytest.MonkeyPatch, *, at: int) -> None:
+    """Resume and fail in the same way at the session's own step ``at``."""
+    with _failing(patch, at=at):
+        training.resume(path)
+
+
+@contextmanager
+def _failing(patch: pytest.MonkeyPatch, *, at: int) -> Iterator[None]:
     real, calls = step.take_step, iter(range(1, 100))
 
     def failing(*args: Any, **kwargs: Any) -> None:
@@ -70,7 +86,7 @@ def _crashed(config: RunConfig, path: Path, patch: pytest.MonkeyPatch, *, at: in
     with patch.context() as patched:
         patched.setattr(step, "take_step", failing)
         with pytest.raises(RuntimeError, match="power cut"):
-            training.train(config, run_dir=path)
+            yield
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -149,8 +165,143 @@ def test_a_cut_ledger_is_refused(long: RunConfig, tmp_path: Path) -> None:
     _stopped(long, tmp_path / "run", after=4)
     path = tmp_path / "run" / "ledger.jsonl"
     path.write_text("".join(path.read_text("utf-8").splitlines(keepends=True)[:-1]), "utf-8")
-    with pytest.raises(InputError, match="it was cut"):
+    with pytest.raises(InputError, match="the ledger was cut"):
         training.resume(tmp_path / "run")
+    _forget_the_end(tmp_path / "run")
+    with pytest.raises(InputError, match="the ledger was cut"):
+        training.verify(tmp_path / "run")
+
+
+def _forget_the_end(run_dir: Path) -> None:
+    """Leave the summary as that of a killed run, which names no last line."""
+    summary = json.loads((run_dir / "summary.json").read_text("utf-8"))
+    (run_dir / "summary.json").write_text(json.dumps({**summary, "ledger_head": None}), "utf-8")
+
+
+def test_weights_of_another_run_are_refused(long: RunConfig, tmp_path: Path) -> None:
+    """Weights trained without privacy, as many steps, beside a private run's ledger."""
+    _stopped(long, tmp_path / "run", after=4)
+    _stopped(long.with_changes({"privacy.private": False}), tmp_path / "twin", after=4)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    shutil.copytree(tmp_path / "twin" / "checkpoints", tmp_path / "run" / "checkpoints")
+    for asked in (training.resume, training.verify):
+        with pytest.raises(InputError, match="or the weights are another run's"):
+            asked(tmp_path / "run")
+
+
+def test_other_terms_than_at_the_beginning_are_refused(long: RunConfig, tmp_path: Path) -> None:
+    _stopped(long, tmp_path / "run", after=4)
+    for changes in ({"privacy.delta": 1e-3}, {"privacy.accountant": "rdp"}):
+        _edited(tmp_path / "run", changes)
+        with pytest.raises(InputError, match="was begun with"):
+            training.resume(tmp_path / "run")
+
+
+def _edited(run_dir: Path, changes: dict[str, Any]) -> None:
+    config = training.read_run(run_dir).config.with_changes(changes)
+    (run_dir / "config.yaml").write_text(config.to_yaml(), "utf-8")
+
+
+def _drawn(patch: pytest.MonkeyPatch) -> tuple[list[tuple[int, ...]], list[float]]:
+    """The batches and a number of the noise of all steps from here on."""
+    batches: list[tuple[int, ...]] = []
+    noises: list[float] = []
+    draw, make_noise = step.poisson_batch, step.gaussian_noise
+
+    def drawing(*args: Any, **kwargs: Any) -> Any:
+        batch = draw(*args, **kwargs)
+        batches.append(tuple(batch))
+        return batch
+
+    def noising(*args: Any, **kwargs: Any) -> Any:
+        noise = make_noise(*args, **kwargs)
+        noises.append(float(next(iter(noise.values())).flatten()[0]))
+        return noise
+
+    patch.setattr(step, "poisson_batch", drawing)
+    patch.setattr(step, "gaussian_noise", noising)
+    return batches, noises
+
+
+def _another_device(run_dir: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(run, "fingerprint", lambda *_: None)
+
+
+def _other_threads(run_dir: Path, patch: pytest.MonkeyPatch) -> None:
+    _edited(run_dir, {"runtime.threads": 2})
+
+
+def _an_edited_configuration(run_dir: Path, patch: pytest.MonkeyPatch) -> None:
+    _edited(run_dir, {"runtime.engine": "reference"})
+
+
+def _another_seed(run_dir: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(run, "refuse_other_terms", lambda *_: None)  # its split has another size
+    _edited(run_dir, {"seed": 3})
+
+
+def _an_edited_record(run_dir: Path, patch: pytest.MonkeyPatch) -> None:
+    encoded = prepare._encoded
+
+    def edited(*args: Any) -> Any:
+        training_set, heldout = encoded(*args)
+        training_set.tokens[0, 1] = training_set.labels[0, 1] = 7
+        return training_set, heldout
+
+    patch.setattr(prepare, "_encoded", edited)
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [_another_device, _other_threads, _an_edited_configuration, _another_seed, _an_edited_record],
+)
+def test_lost_steps_are_paid_and_drawn_anew_where_they_may_come_out_differently(
+    long: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: Any
+) -> None:
+    """The old noise on another sum would let out the difference of the two."""
+    with monkeypatch.context() as patched:
+        batches, noises = _drawn(patched)
+        _crashed(long, tmp_path / "run", monkeypatch, at=5)
+        assert len(batches) == 5
+        elsewhere(tmp_path / "run", patched)
+        training.resume(tmp_path / "run")
+    assert len(batches) == 9 == read(tmp_path / "run" / "ledger.jsonl").steps
+    assert len(set(batches)) == len(set(noises)) == 9
+
+
+def test_steps_taken_elsewhere_in_between_are_not_taken_for_the_lost_ones(
+    long: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Crash, resume on another device, crash, and back again: 2 + 2 lost steps, all paid."""
+    _crashed(long, tmp_path / "run", monkeypatch, at=5)
+    with monkeypatch.context() as patched:
+        _another_device(tmp_path / "run", patched)
+        _crashed_again(tmp_path / "run", patched, at=2)
+    assert read(tmp_path / "run" / "ledger.jsonl").steps == 7
+    result = training.resume(tmp_path / "run")
+    assert read(tmp_path / "run" / "ledger.jsonl").steps == 7 + 4
+    assert result.guarantee.epsilon == privacy.epsilon(0.8, result.sample_rate, 11, 1e-5)
+
+
+def test_a_ledger_that_grew_while_it_was_read_is_refused(
+    long: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process had the run until now: what it spent would be missing."""
+    _stopped(long, tmp_path / "run", after=4)
+    prepared = run.prepare
+
+    def meanwhile(config: RunConfig) -> Any:
+        path = tmp_path / "run" / "ledger.jsonl"
+        head = read(path).head
+        with Ledger.resumed(path, step=4, recorded=4, same_noise=True, head=head) as other:
+            other.record_step(noise_multiplier=0.8, sample_rate=0.5, max_grad_norm=1.0)
+        return prepared(config)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "prepare", meanwhile)
+        with pytest.raises(InputError, match="still being written"):
+            training.resume(tmp_path / "run")
+    assert read(tmp_path / "run" / "ledger.jsonl").steps == 5
 
 
 def test_a_line_cut_short_by_a_crash_is_taken_away(long: RunConfig, tmp_path: Path) -> None:
@@ -166,8 +317,9 @@ def test_two_processes_do_not_write_one_run(long: RunConfig, tmp_path: Path) -> 
     _stopped(long, tmp_path / "run", after=4)
     path = tmp_path / "run" / "ledger.jsonl"
     holder = (
-        "import sys; from pathlib import Path; from workbench.training.ledger import Ledger\n"
-        "with Ledger.resumed(Path(sys.argv[1]), step=4, recorded=4, same_noise=True):\n"
+        "import sys; from pathlib import Path; from workbench.training.ledger import Ledger, read\n"
+        "path = Path(sys.argv[1]); head = read(path).head\n"
+        "with Ledger.resumed(path, step=4, recorded=4, same_noise=True, head=head):\n"
         "    print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
@@ -189,10 +341,9 @@ def test_another_step_in_the_place_of_a_recorded_one_is_noticed(
 ) -> None:
     """A changed configuration would otherwise hide behind the lines of the old one."""
     _stopped(long, tmp_path / "run", after=4)
+    path = tmp_path / "run" / "ledger.jsonl"
     with (
-        Ledger.resumed(
-            tmp_path / "run" / "ledger.jsonl", step=3, recorded=3, same_noise=True
-        ) as ledger,
+        Ledger.resumed(path, step=3, recorded=3, same_noise=True, head=read(path).head) as ledger,
         pytest.raises(RuntimeError, match="was recorded as"),
     ):
         ledger.record_step(noise_multiplier=0.1, sample_rate=0.5, max_grad_norm=1.0)
@@ -203,7 +354,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
         training.resume(tmp_path)
 
 
-def test_a_run_killed_before_its_first_checkpoint_starts_again(
+def test_a_run_killed_in_its_first_step_starts_again(
     long: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: Any, **__: Any) -> NoReturn:

@@ -15,7 +15,8 @@ from workbench import privacy, training
 from workbench.config import RunConfig
 from workbench.errors import InputError
 from workbench.training import RunResult, StepReport, step
-from workbench.training.ledger import read
+from workbench.training.ledger import Terms, read
+from workbench.training.report import perplexity
 
 
 def _run(config: RunConfig, path: Path, **changes: Any) -> tuple[RunResult, list[StepReport]]:
@@ -215,8 +216,6 @@ def test_adaptive_clipping_moves_c_and_spends_no_more(config: RunConfig, tmp_pat
     assert bounds[0] == 50.0
     assert bounds[-1] < 20.0
     assert result.guarantee.epsilon == privacy.epsilon(0.8, result.sample_rate, 12, 1e-5)
-    # The gradient's own noise is what the count has left of σ, so it is louder than σC.
-    assert reports[1].predicted_noise_to_signal > 0
 
 
 def test_the_twin_without_privacy_is_plain_training(config: RunConfig, tmp_path: Path) -> None:
@@ -236,7 +235,42 @@ def test_secure_runs_differ_and_leave_no_seed(config: RunConfig, tmp_path: Path)
     assert json.loads(state.read_text("utf-8"))["sampling"] is None
 
 
-def test_logical_batches_cost_no_memory_and_bf16_trains(config: RunConfig, tmp_path: Path) -> None:
+def test_a_run_that_diverges_says_what_to_do_and_is_told_as_failed(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    changes = {"training__learning_rate": 1e30, "training__evaluate_every": 1}
+    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+        _run(config, tmp_path / "run", **changes)
+    summary = training.read_run(tmp_path / "run").summary
+    assert summary["state"] == "failed"
+    assert "lower the learning rate" in summary["error"]
+
+
+def test_the_perplexity_of_a_huge_loss_is_infinite() -> None:
+    assert perplexity(1e4) == math.inf
+    assert math.isnan(perplexity(math.nan))
+    assert perplexity(1.0) == math.e
+
+
+def test_frequent_evaluations_do_not_ask_the_accountant_more_often(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, guarantee = [], Terms.guarantee
+
+    def counting(self: Terms, history: Any) -> Any:
+        asked.append(history)
+        return guarantee(self, history)
+
+    monkeypatch.setattr(Terms, "guarantee", counting)
+    _, reports = _run(
+        config, tmp_path / "run", training__steps=50, training__evaluate_every=1,
+        privacy__accountant="rdp",
+    )  # fmt: skip
+    assert len(asked) <= 24
+    assert reports[-1].epsilon_exact
+
+
+def test_bf16_forward_passes_train_float32_weights(config: RunConfig, tmp_path: Path) -> None:
     result, reports = _run(config, tmp_path / "run", runtime__precision="bf16")
     assert all(np.isfinite(r.gradient_norms).all() for r in reports)
     assert {w.dtype for w in _weights(result).values()} == {torch.float32}

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workbench.training.calibrate import NormCalibration, calibrated_norm
     from workbench.training.clipping import ClippedSum, clipped_gradient_sum
-    from workbench.training.folder import RunRecord, read_run
-    from workbench.training.ledger import verify
+    from workbench.training.folder import RunRecord, read_run, verify
     from workbench.training.report import RunResult, StepReport
     from workbench.training.run import resume, train
 
@@ -21,7 +20,7 @@ _HOMES = {
     "clipped_gradient_sum": "clipping",
     "RunRecord": "folder",
     "read_run": "folder",
-    "verify": "ledger",
+    "verify": "folder",
     "RunResult": "report",
     "StepReport": "report",
     "resume": "run",

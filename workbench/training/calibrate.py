@@ -5,7 +5,7 @@ accounted. The article's way, a warm-up epoch on the private records without noi
 for free, and no ε covers it; it is here to compare with, and says so.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from workbench.training.models import record_losses
 from workbench.training.optimizer import noisy_mean, optimizer, take_step
 from workbench.training.prepare import Examples, Prepared, prepare
 from workbench.training.quantile import count_below, moved_norm, noisy_share_below
+from workbench.training.randomness import apart
 from workbench.training.sampling import poisson_batch
 
 Source = Literal["public", "noisy_counts", "article_warm_up"]
@@ -57,6 +58,9 @@ def calibrated_norm(
     """
     probability("quantile", quantile, remedy="the article takes 0.5 to 0.75")
     prepared = prepare(config)
+    # A run of the same seed would draw these very batches and this noise again.
+    chance = apart(prepared.randomness, config, "calibration")
+    prepared = replace(prepared, randomness=chance)
     match source:
         case "public":
             texts = corpora.load(config.corpus, seed=config.seed).public

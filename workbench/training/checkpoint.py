@@ -2,8 +2,9 @@
 
 ``step-000123/`` is a model directory with its tokenizer, ``optimizer.safetensors`` (moments, and
 where the noise generator stands) and ``state.json`` (position, counters, where sampling stands).
-Safetensors and JSON only, nothing pickled. A checkpoint appears whole or not at all, and the newest
-replaces the one before.
+Whoever has the generators of a seeded run can draw its noise again: of such a run, publish the
+model's files alone. Safetensors and JSON only, nothing pickled. A checkpoint appears whole or not
+at all, and the newest replaces the one before.
 """
 
 import json
@@ -21,12 +22,12 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench.errors import InputError
-from workbench.training.folder import checkpoints
+from workbench.training.folder import STATE, checkpoints
 from workbench.training.models import no_progress_bars
 from workbench.training.randomness import Randomness
 from workbench.training.stopping import Watch
 
-_STATE, _TENSORS = "state.json", "optimizer.safetensors"
+_TENSORS = "optimizer.safetensors"
 _NOISE = "noise generator"
 
 
@@ -34,8 +35,9 @@ _NOISE = "noise generator"
 class Position:
     """Where a run stands between two steps.
 
-    ``recorded`` counts the ledger's steps, ``seconds`` the time trained in all sessions together;
-    ``max_grad_norm`` is what adaptive clipping has arrived at.
+    ``recorded`` counts the ledger's steps, and ``ledger_head`` is the hash of its last line;
+    ``seconds`` is the time trained in all sessions together, ``max_grad_norm`` what adaptive
+    clipping has arrived at, and ``fingerprint`` what `workbench.training.prepare.fingerprint` gave.
     """
 
     step: int = 0
@@ -45,6 +47,8 @@ class Position:
     heldout_loss: float | None = None
     watch: Watch = field(default_factory=Watch)
     samples: Mapping[str, str] | None = None
+    ledger_head: str | None = None
+    fingerprint: str | None = None
 
 
 def save(
@@ -74,25 +78,32 @@ def save(
         "optimizer": scalars,
         "sampling": None if drawn is None else drawn[0],
     }
-    (partial / _STATE).write_text(json.dumps(state, indent=2), encoding="utf-8")
+    (partial / STATE).write_text(json.dumps(state, indent=2), encoding="utf-8")
     _synced(partial)
     older = checkpoints(folder)
     partial.rename(final)
+    _sync_names(folder)  # before what it replaces is gone
     for path in older:
         shutil.rmtree(path)
     return final
 
 
 def restore(
-    path: Path, model: PreTrainedModel, optimizer: Optimizer, randomness: Randomness
+    path: Path,
+    model: PreTrainedModel,
+    optimizer: Optimizer,
+    randomness: Randomness,
+    *,
+    fingerprint: str | None = None,
 ) -> Position:
     """Put model, optimizer and generators where the checkpoint at ``path`` has them.
 
-    Secure generators are left as they are: their state was never written. Raises `InputError` if
-    the checkpoint cannot be read or is not of this model.
+    The generators are left as they are unless the checkpoint has this ``fingerprint``, which secure
+    runs never have: their state was not written. Raises `InputError` if the checkpoint cannot be
+    read or is not of this model.
     """
     try:
-        state = json.loads((path / _STATE).read_text(encoding="utf-8"))
+        state = json.loads((path / STATE).read_text(encoding="utf-8"))
         tensors = load_file(path / _TENSORS)
         weights = load_file(path / "model.safetensors")
         missing, unknown = model.load_state_dict(weights, strict=False)
@@ -105,11 +116,12 @@ def restore(
             "earlier one or from the start."
         ) from None
     noise = tensors.pop(_NOISE, None)
-    if state["sampling"] is not None and noise is not None and not randomness.secure:
+    position = state["position"]
+    same = fingerprint is not None and position.get("fingerprint") == fingerprint
+    if same and state["sampling"] is not None and noise is not None:
         randomness.restore(state["sampling"], noise)
     own = optimizer.state_dict()
     optimizer.load_state_dict({**own, "state": _joined(tensors, state["optimizer"])})
-    position = state["position"]
     return Position(**{**position, "watch": Watch(**position["watch"])})
 
 
@@ -140,3 +152,14 @@ def _synced(folder: Path) -> None:
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
+    _sync_names(folder)
+
+
+def _sync_names(folder: Path) -> None:
+    if os.name == "nt":  # Windows opens no directories
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

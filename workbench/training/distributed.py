@@ -1,9 +1,9 @@
 """One run in several processes, as ``torchrun`` starts them: NCCL between GPUs, gloo elsewhere.
 
-Every process draws the same batch from the same generator, clips its share of the records, and the
-shares are added up. Only the first process adds noise, keeps the ledger and writes the run folder;
-the others take its noisy gradient, so that all move their weights alike. DistributedDataParallel is
-not used: it would average the gradients that arrive in a backward pass, before they are clipped.
+The first process draws the batch, each clips its share of the records, and the shares are added up.
+Only the first adds noise, keeps the ledger and writes the run folder; the others take its noisy
+gradient, so that all move their weights alike. DistributedDataParallel is not used: it would
+average the gradients that arrive in a backward pass, before they are clipped.
 
 Started by hand there is one process, and nothing here does anything.
 """
@@ -57,6 +57,11 @@ class World:
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
+
+    def joint(self, value: str | None) -> str | None:
+        """Every process's ``value`` as one; None if one has none."""
+        values = self.gathered(value)
+        return None if None in values else " ".join(map(str, values))
 
     def agreed(self, value: T) -> T:
         """The first process's ``value``, in every process."""

@@ -3,11 +3,13 @@
 ``config.yaml``, ``metrics.parquet`` (a row a step), ``ledger.jsonl``, ``checkpoints/`` and
 ``summary.json``. Files that change are replaced whole, so that a reader never sees half of one.
 
-ε covers the checkpoints. The metrics hold losses and norms of private records without noise and are
-as confidential as the records.
+ε covers the weights. The metrics hold losses and norms of private records without noise and are as
+confidential as the records; so is a seeded run's ``state.json``, from which its noise can be drawn
+again.
 """
 
 import json
+import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -20,12 +22,14 @@ import pandas as pd
 
 from workbench.config import RunConfig
 from workbench.errors import InputError
+from workbench.privacy import Guarantee
 from workbench.training.ledger import Ledger, LedgerRecord, Terms
 from workbench.training.ledger import read as read_ledger
 from workbench.training.report import StepReport
 
-LEDGER, SUMMARY = "ledger.jsonl", "summary.json"
-_REWRITE_SECONDS = 0.5  # how much of the metrics a kill can cost
+LEDGER, SUMMARY, STATE = "ledger.jsonl", "summary.json", "state.json"
+_REWRITE_SECONDS = 0.5  # about how much of the metrics a kill can cost
+_REWRITE_SHARE = 0.01  # of the run's time, which long runs would exceed twice a second
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self._rows = rows or []
-        self._written = -np.inf
+        self._due = -np.inf
 
     @classmethod
     def new(
@@ -81,19 +85,20 @@ class RunFolder:
         return cls(record.path, [row for row in rows if step and row["step"] <= step])  # type: ignore[misc]
 
     def add(self, report: StepReport) -> None:
-        """Keep a step's row; the file is rewritten twice a second and at every evaluation."""
+        """Keep a step's row; the file is rewritten now and then and at every evaluation."""
         self._rows.append(metrics_row(report))
-        due = time.monotonic() - self._written > _REWRITE_SECONDS
-        if due or report.heldout_loss is not None:
+        if time.monotonic() > self._due or report.heldout_loss is not None:
             self.write_metrics()
 
     def write_metrics(self) -> None:
         """Replace ``metrics.parquet`` by all rows so far."""
         # Parquet cannot be appended to, and a run's rows are few enough to write again.
+        began = time.monotonic()
         partial = self.path / ".metrics.parquet.partial"
         pd.DataFrame(self._rows, columns=METRICS).to_parquet(partial, index=False)
         partial.replace(self.path / "metrics.parquet")
-        self._written = time.monotonic()
+        now = time.monotonic()
+        self._due = now + max(_REWRITE_SECONDS, (now - began) / _REWRITE_SHARE)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Replace ``summary.json``."""
@@ -103,12 +108,7 @@ class RunFolder:
 def read_run(path: str | Path) -> RunRecord:
     """Read a run folder in whatever state it is; raise `InputError` if it is not one."""
     path = Path(path).expanduser()
-    try:
-        summary = json.loads((path / SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise InputError(
-            f"{path} is not a run folder; give the folder a run has written."
-        ) from None
+    summary = _read_summary(path)
     return RunRecord(
         path=path,
         config=RunConfig.load(path / "config.yaml"),
@@ -117,6 +117,50 @@ def read_run(path: str | Path) -> RunRecord:
         summary=summary,
         checkpoint=(checkpoints(path / "checkpoints") or [None])[-1],
     )
+
+
+def verify(run_dir: str | Path) -> Guarantee:
+    """Check a run's ledger against its summary and weights and return the ε recomputed from it.
+
+    Raises `InputError` if a line was changed, moved or removed, also from the end of a run that
+    finished or has saved its weights since, or if these weights are another run's.
+    """
+    path = Path(run_dir).expanduser()
+    record, expected = read_ledger(path / LEDGER), _read_summary(path).get("ledger_head")
+    if expected is not None and expected != record.head:
+        raise InputError(
+            f"{path / LEDGER} does not end where {SUMMARY} says: lines are missing or were added; "
+            "do not rely on its ε."
+        )
+    for checkpoint in checkpoints(path / "checkpoints")[-1:]:
+        refuse_foreign(checkpoint, record)
+    return record.guarantee()
+
+
+def refuse_foreign(checkpoint: Path, ledger: LedgerRecord) -> None:
+    """Raise `InputError` unless ``ledger`` is the one that stood beside the weights, or goes on."""
+    try:
+        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+        head = state["position"]["ledger_head"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(
+            f"The checkpoint {checkpoint} cannot be read; remove that folder to go on from an "
+            "earlier one or from the start."
+        ) from None
+    if head not in ledger.heads:
+        raise InputError(
+            f"The checkpoint {checkpoint} does not belong to the ledger beside it: the ledger was "
+            "cut, or the weights are another run's; put back what was there, or start a new run."
+        )
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads((path / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise InputError(
+            f"{path} is not a run folder; give the folder a run has written."
+        ) from None
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -139,7 +183,10 @@ def _as_json(summary: dict[str, Any]) -> str:
 def replace_text(path: Path, text: str) -> None:
     """Write ``path`` so that a reader finds the old text or the new, never a part."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())  # or a power cut can leave the name without its text
     partial.replace(path)
 
 

@@ -79,24 +79,25 @@ class Ledger:
         self._append({"terms": vars(terms)})
 
     @classmethod
-    def resumed(cls, path: Path, *, step: int, recorded: int, same_noise: bool) -> Self:
+    def resumed(cls, path: Path, *, step: int, recorded: int, same_noise: bool, head: str) -> Self:
         """Go on with the ledger at ``path`` for a run whose weights have taken ``step`` steps.
 
         ``recorded`` is how many lines of steps the ledger had when those weights were saved. What
         it holds beyond was prepared for weights that were lost. Where their batches and noise are
         drawn again alike (``same_noise``) these steps are the same releases and are not counted
-        twice; with new noise they are, because both may have been seen. Raises `InputError` if the
-        ledger does not hold, has fewer lines, or is in use.
+        twice; with new noise they are, because both may have been seen. ``head`` is that of the
+        ledger which all of this was worked out from. Raises `InputError` if the ledger does not
+        hold, has another head by now, or is in use.
         """
-        record = read(path)
-        if record.steps < recorded:
-            raise InputError(
-                f"{path} has {record.steps} steps but had {recorded} at the last checkpoint: it was"
-                " cut, and this run cannot go on with an honest ε; start a new one."
-            )
         ledger = cls.__new__(cls)
         ledger._file = path.open("r+", encoding="utf-8")
         hold(ledger._file, path)
+        record = read(path)  # only now, when nobody else can add to it
+        if record.head != head:
+            ledger._file.close()
+            raise InputError(
+                f"{path.parent} was still being written when it was read; resume it once more."
+            )
         # A line that a crash cut short belongs to a step that never reached the weights.
         ledger._file.truncate(path.read_bytes().rfind(b"\n") + 1)
         ledger._file.seek(0, os.SEEK_END)
@@ -154,13 +155,21 @@ class Ledger:
 class LedgerRecord:
     """A ledger whose chain holds: its terms, each step as (σ, q, C), and the hash of its last line.
 
-    ``resumed_at`` are the steps from which the run went on after an end or a crash.
+    ``heads`` are the hashes of all its lines. ``resumed_at`` are the steps from which the run went
+    on after an end or a crash; ``renewed_at`` says how many steps had been recorded each time that
+    this was with new noise.
     """
 
     terms: Terms
     every_step: tuple[_Step, ...]
     resumed_at: tuple[int, ...]
-    head: str
+    renewed_at: tuple[int, ...]
+    heads: tuple[str, ...]
+
+    @property
+    def head(self) -> str:
+        """The hash of the last line, which stands for all of them."""
+        return self.heads[-1]
 
     @property
     def history(self) -> History:
@@ -186,48 +195,31 @@ def read(path: Path) -> LedgerRecord:
     """Read a ledger and check its chain; raise `InputError` at the first line that does not fit.
 
     A last line without its newline is a step that a crash cut short before the weights moved; it is
-    left out. Lines missing from the end can only be seen by whoever knows the head: see `verify`.
+    left out. Lines missing from the end can only be seen by whoever knows a later hash: see
+    `workbench.training.folder.verify`.
     """
     lines = list(_lines(path))
     if not lines or "terms" not in lines[0]:
         raise InputError(f"{path} has no first line with its terms; it is not a whole ledger.")
-    head, steps, resumed = _GENESIS, [], []
+    heads, steps, resumed, renewed = [_GENESIS], [], [], []
     for number, line in enumerate(lines, start=1):
         content = {key: value for key, value in line.items() if key not in ("hash", "previous")}
         if "step" in line:
             steps.append(line)
         elif "resumed_at" in line:
             resumed.append(line["resumed_at"])
+            if not line.get("same_noise"):
+                renewed.append(len(steps))
         misnumbered = "step" in line and line["step"] != len(steps)
-        if line != _chained(content, head) or misnumbered or (number > 1 and "terms" in line):
+        if line != _chained(content, heads[-1]) or misnumbered or (number > 1 and "terms" in line):
             raise InputError(
                 f"Line {number} of {path} does not fit the chain: the ledger was changed after it "
                 "was written; do not rely on its ε."
             )
-        head = line["hash"]
+        heads.append(line["hash"])
     every_step = tuple((line[_STEP[0]], line[_STEP[1]], line[_STEP[2]]) for line in steps)
-    return LedgerRecord(Terms(**lines[0]["terms"]), every_step, tuple(resumed), head)
-
-
-def verify(run_dir: str | Path) -> Guarantee:
-    """Check a run's ledger against its summary and return the ε recomputed from it.
-
-    Raises `InputError` if a line was changed, moved or removed, also from the end of a run that
-    finished.
-    """
-    path = Path(run_dir)
-    record = read(path / "ledger.jsonl")
-    try:
-        summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise InputError(f"{path} has no readable summary.json; it is not a run folder.") from None
-    expected = summary.get("ledger_head")
-    if expected is not None and expected != record.head:
-        raise InputError(
-            f"{path / 'ledger.jsonl'} does not end where summary.json says: lines are missing or "
-            "were added; do not rely on its ε."
-        )
-    return record.guarantee()
+    terms = Terms(**lines[0]["terms"])
+    return LedgerRecord(terms, every_step, tuple(resumed), tuple(renewed), tuple(heads[1:]))
 
 
 def hold(file: IO[str], path: Path) -> None:

@@ -107,11 +107,11 @@ def remaining(plan: Plan, config: RunConfig, *, before: History, since: int) -> 
     set, which is never exceeded.
     """
     terms = config.privacy
-    limit = terms.max_epsilon or terms.target_epsilon
-    if limit is None or not terms.private:
+    limits = [limit for limit in (terms.max_epsilon, terms.target_epsilon) if limit is not None]
+    if not limits or not terms.private:
         return plan
     ahead = before + plan.history(since=since)
-    within = privacy.steps_within(limit, ahead, terms.delta, accountant=terms.accountant)
+    within = privacy.steps_within(min(limits), ahead, terms.delta, accountant=terms.accountant)
     steps = since + max(0, within - sum(count for _, _, count in before))
     return replace(plan, steps=steps, whole=plan.whole and steps == plan.steps)
 

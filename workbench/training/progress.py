@@ -14,7 +14,7 @@ from workbench.privacy import Guarantee
 from workbench.training.checkpoint import Position
 from workbench.training.memory import peak_memory_mb
 from workbench.training.prepare import Prepared
-from workbench.training.report import State, StepReport
+from workbench.training.report import State, StepReport, perplexity
 from workbench.training.spending import Spending
 from workbench.training.step import Outcome
 from workbench.training.stopping import Reason
@@ -55,12 +55,11 @@ def step_report(
     spending: Spending,
     *,
     evaluated: bool,
+    exact: bool,
     step_seconds: float,
 ) -> StepReport:
     """A step just taken; ``position`` is where the run stands after it."""
     plan, norms = prepared.plan, outcome.norms
-    # Where σ or the batch changes on the way an exact ε takes seconds, and a bound has to do.
-    exact = evaluated and len(plan.history()) == 1
     epsilon = spending.guarantee(position.step).epsilon if exact else spending.bound(position.step)
     return StepReport(
         step=position.step,
@@ -97,7 +96,7 @@ def summary(
     guarantee: Guarantee | None = None,
     ledger_head: str | None = None,
 ) -> dict[str, Any]:
-    """What ``summary.json`` holds; an infinite ε is null there.
+    """What ``summary.json`` holds; an infinite ε, or the loss of a run that diverged, is null.
 
     While the run goes, ``guarantee`` and ``steps`` are null too: a run that is killed leaves the
     file as it is, and an ε in it would be too small by then. The ledger alone knows.
@@ -115,8 +114,8 @@ def summary(
         "ledger_head": ledger_head,
         "noise_multiplier": terms.noise_multiplier,
         "sample_rate": terms.sample_rate,
-        "heldout_loss": loss,
-        "heldout_perplexity": None if loss is None else math.exp(loss),
+        "heldout_loss": _finite(loss),
+        "heldout_perplexity": None if loss is None else _finite(perplexity(loss)),
         "minutes": position.seconds / 60,
         "seconds_per_step": position.seconds / position.step if position.step else None,
         "samples": dict(position.samples or {}),
@@ -135,6 +134,10 @@ def summary(
         "versions": {name: version(name) for name in _VERSIONS},
         "python": platform.python_version(),
     }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -8,7 +8,7 @@ themselves (PCG64 and torch's) are fast, not cryptographic.
 """
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,10 @@ class Randomness:
 
 
 def randomness(config: RunConfig, device: torch.device) -> Randomness:
-    """The generators of a new run, or of a secure one that goes on."""
+    """The generators of a new run, or of a secure one that goes on.
+
+    In several processes, secure generators differ: what they draw has to be agreed on.
+    """
     secure = config.randomness == "secure"
     initial, sampling, noise = np.random.SeedSequence(config.seed).spawn(3)
     if secure:
@@ -49,6 +52,23 @@ def randomness(config: RunConfig, device: torch.device) -> Randomness:
         sampling=np.random.default_rng(sampling),
         noise=torch.Generator(device).manual_seed(_number(noise)),
         secure=secure,
+    )
+
+
+def apart(chance: Randomness, config: RunConfig, purpose: str) -> Randomness:
+    """``chance`` with batches and noise from streams that nothing but ``purpose`` draws from.
+
+    Releases compose only if the batches and noise of each are independent of the others'. A secure
+    run's are already.
+    """
+    if chance.secure:
+        return chance
+    key = tuple(purpose.encode())  # longer than the keys of a run's own streams
+    sampling, noise = np.random.SeedSequence(config.seed, spawn_key=key).spawn(2)
+    return replace(
+        chance,
+        sampling=np.random.default_rng(sampling),
+        noise=torch.Generator(chance.noise.device).manual_seed(_number(noise)),
     )
 
 

@@ -1,6 +1,7 @@
 """What a run tells while it goes and when it ends: values only, no torch."""
 
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ from workbench.privacy import Guarantee
 from workbench.training.stopping import Reason
 
 State = Literal["running", "done", "cancelled", "failed"]
+_LARGEST_LOSS = math.log(sys.float_info.max)
 Samples = dict[str, str]  # what the model wrote "before" and "after" training
 
 
@@ -47,12 +49,12 @@ class StepReport:
     @property
     def perplexity(self) -> float:
         """The exponential of the batch's loss."""
-        return math.exp(self.loss)
+        return perplexity(self.loss)
 
     @property
     def heldout_perplexity(self) -> float | None:
         """The exponential of the held-out loss, where it was measured."""
-        return None if self.heldout_loss is None else math.exp(self.heldout_loss)
+        return None if self.heldout_loss is None else perplexity(self.heldout_loss)
 
 
 @dataclass(frozen=True)
@@ -77,4 +79,9 @@ class RunResult:
     @property
     def heldout_perplexity(self) -> float | None:
         """The exponential of the held-out loss."""
-        return None if self.heldout_loss is None else math.exp(self.heldout_loss)
+        return None if self.heldout_loss is None else perplexity(self.heldout_loss)
+
+
+def perplexity(loss: float) -> float:
+    """The exponential of ``loss``, infinite where a diverging run exceeds what a float holds."""
+    return math.exp(loss) if loss < _LARGEST_LOSS or math.isnan(loss) else math.inf

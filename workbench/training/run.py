@@ -4,6 +4,7 @@ What a step is stands in `workbench.training.step`; here are its surroundings: e
 checkpoints, when to stop, and what the folder and whoever follows are told.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,11 +20,21 @@ from workbench.config import RunConfig, RuntimeConfig
 from workbench.training import checkpoint, models, progress
 from workbench.training.checkpoint import Position
 from workbench.training.distributed import World, joined
-from workbench.training.folder import LEDGER, RunFolder, RunRecord, fresh_path, read_run
+from workbench.training.folder import (
+    LEDGER,
+    RunFolder,
+    RunRecord,
+    fresh_path,
+    read_run,
+    refuse_foreign,
+)
 from workbench.training.ledger import Ledger
+from workbench.training.memory import physical_batch_size
 from workbench.training.optimizer import optimizer
 from workbench.training.plan import remaining
 from workbench.training.prepare import Prepared, prepare
+from workbench.training.randomness import apart
+from workbench.training.repeat import fingerprint, refuse_other_terms, repeats
 from workbench.training.report import RunResult, State, StepReport
 from workbench.training.spending import Spending
 from workbench.training.step import Stepper
@@ -52,8 +63,8 @@ def train(
     Raises `InputError` before anything is written if the run cannot be as asked. An error during
     the run is raised on, with everything up to it kept and the summary saying "failed".
     """
+    path = fresh_path(run_dir)  # before the processes meet: after that the first may have made it
     with joined() as world, _torch_set(config.runtime):
-        path = fresh_path(run_dir)
         run = Run(config, prepare(config), world)
         if not world.first:
             return run.to_the_end(on_step, stop)
@@ -67,9 +78,11 @@ def resume(
 ) -> RunResult:
     """Go on with a run that was stopped, failed or was killed, from its newest checkpoint.
 
-    A seeded run on the CPU ends with the very weights that it would have had uninterrupted. Raises
-    `InputError` if the folder cannot be read, its ledger does not hold, or another process is
-    writing it.
+    A seeded run on the CPU ends with the very weights that it would have had uninterrupted. Where
+    that cannot be, as on another machine, with other threads or an edited configuration, it goes on
+    with new batches and noise, and the steps that were lost stay counted. Raises `InputError` if
+    the folder cannot be read, its ledger does not hold or was begun under other terms, or another
+    process is writing it.
     """
     record = read_run(run_dir)
     with joined() as world, _torch_set(record.config.runtime):
@@ -83,6 +96,7 @@ def resume(
             step=run.position.step,
             recorded=run.position.recorded,
             same_noise=run.same_noise,
+            head=record.ledger.head,
         )
         with run.ledger:
             return run.to_the_end(on_step, stop)
@@ -99,19 +113,30 @@ class Run:
         self.optimizer = optimizer(prepared.model, config.training)
         self.stepper = Stepper(config, prepared, self.optimizer, world)
         self.spending = Spending(prepared.terms, prepared.plan)
-        self.position = Position()
+        self.position = Position(fingerprint=world.joint(fingerprint(config, prepared)))
         self.began, self.clock = datetime.now(UTC), time.perf_counter()
-        # Another device's sums differ in their last digits, and the same noise on two sums would
-        # show by how much.
-        self.same_noise = not prepared.randomness.secure and prepared.device.type == "cpu"
+        self.same_noise = True
 
     def restore(self, record: RunRecord) -> None:
         """Stand where the newest checkpoint of ``record`` stands, or at the start without one."""
-        prepared = self.prepared
+        refuse_other_terms(record, self.prepared.terms)
+        prepared, own = self.prepared, self.position.fingerprint
+        saved = Position()
         if record.checkpoint is not None:
-            self.position = checkpoint.restore(
-                record.checkpoint, prepared.model, self.optimizer, prepared.randomness
+            refuse_foreign(record.checkpoint, record.ledger)
+            saved = checkpoint.restore(
+                record.checkpoint,
+                prepared.model,
+                self.optimizer,
+                prepared.randomness,
+                fingerprint=own,
             )
+        self.position = replace(saved, fingerprint=own)
+        self.same_noise = repeats(record.ledger, saved, own)
+        if not self.same_noise:
+            session = f"session {len(record.ledger.resumed_at) + 2}"
+            chance = apart(prepared.randomness, self.config, session)
+            prepared = replace(prepared, randomness=chance)
         recorded = self.position.recorded if self.same_noise else record.ledger.steps
         before, since = record.ledger.first(recorded), self.position.step
         plan = remaining(prepared.plan, self.config, before=before, since=since)
@@ -126,19 +151,22 @@ class Run:
         try:
             reason = self._steps(on_step or (lambda _: None), stop or threading.Event())
             self._save()
+            return self._finish(reason)
         except BaseException as error:
             if self.folder is not None:
                 self.folder.write_metrics()
             self._write_summary("failed", error=f"{type(error).__name__}: {error}")
             raise
-        return self._finish(reason)
 
     def _steps(self, on_step: OnStep, stop: threading.Event) -> Reason:
         plan = self.prepared.plan
         if self.position.step == 0:
-            self._evaluate()
-            self._write_sample("before")
+            if self.position.samples is None:
+                self._evaluate()
+                self._write_sample("before")
+                self._save()  # so that whoever goes on knows what the first steps came from
             self._tell(on_step, progress.first_report(self.prepared, self.position))
+        every = self.config.training.evaluate_every
         while self.position.step < plan.steps:
             reason: Reason | None = self.world.agreed(self._reason(stop))
             if reason is not None:
@@ -147,7 +175,7 @@ class Run:
             outcome = self.stepper.take(self.position.step, self.ledger)
             self._moved_on()
             last = self.position.step == plan.steps
-            due = self.position.step % self.config.training.evaluate_every == 0
+            due = self.position.step % every == 0
             evaluated = last or (due and not stop.is_set())
             step_seconds = time.perf_counter() - began
             if evaluated:
@@ -160,6 +188,7 @@ class Run:
                     outcome,
                     self.spending,
                     evaluated=evaluated,
+                    exact=last or (evaluated and self.spending.affords(every)),
                     step_seconds=step_seconds,
                 )
                 self._tell(on_step, report)
@@ -181,20 +210,26 @@ class Run:
 
     def _evaluate(self) -> None:
         if self.world.first:
-            heldout = self.prepared.heldout
-            loss = models.mean_loss(self.prepared.model, heldout.tokens, heldout.labels)
+            model, heldout = self.prepared.model, self.prepared.heldout
+            size = physical_batch_size(self.config, model)  # no more memory than training takes
+            loss = models.mean_loss(model, heldout.tokens, heldout.labels, batch_size=size)
+            if not math.isfinite(loss):
+                raise FloatingPointError(
+                    f"The held-out loss is not finite after step {self.position.step}; lower the "
+                    "learning rate."
+                )
             watch = self.position.watch.after(loss)
             self.position = replace(self.position, heldout_loss=loss, watch=watch)
 
     def _save(self) -> None:
-        if self.folder is not None:
+        if self.folder is not None and self.ledger is not None:
             checkpoint.save(
                 self.folder.checkpoints,
                 self.prepared.model,
                 self.prepared.tokenizer,
                 self.optimizer,
                 self.prepared.randomness,
-                self.position,
+                replace(self.position, ledger_head=self.ledger.head),
             )
 
     def _write_sample(self, when: str) -> None:

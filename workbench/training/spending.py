@@ -3,7 +3,8 @@
 A certified value can cost from a tenth of a second to seconds, more than a small step. ε only grows
 with steps, so a step in the middle of a stretch is shown the certified ε of the stretch's end: a
 bound on what it has spent, never below it. Two dozen stretches keep the accountant's share of a run
-small however long the run is; evaluations, Cancel and the end ask for the exact step.
+small however long the run is. Cancel and the end ask for the exact step, and so do evaluations if
+there are no more of them; not where σ or the batch changes on the way and an answer takes seconds.
 """
 
 import math
@@ -37,6 +38,10 @@ class Spending:
             history = self._before + self._plan.history(taken, since=self._since)
             self._known[taken] = self._terms.guarantee(history)
         return self._known[taken]
+
+    def affords(self, every: int) -> bool:
+        """Whether to ask for the exact step ``every`` so many steps."""
+        return every >= self._stretch and len(self._plan.history()) == 1
 
     def bound(self, taken: int) -> float:
         """A certified ε that ``taken`` steps do not exceed: that of the end of their stretch."""

@@ -61,11 +61,14 @@ class Stepper:
         config, prepared, world = self.config, self.prepared, self.world
         terms = prepared.plan.at(step)
         norm = self.max_grad_norm or terms.max_grad_norm
-        indices = poisson_batch(
+        drawn = poisson_batch(
             len(prepared.training),
             sample_rate=terms.sample_rate,
             generator=prepared.randomness.sampling,
         )
+        # Secure generators differ between processes; shares of different batches would hold one
+        # record several times, and the sum would move by more than C.
+        indices = world.agreed(drawn)
         batch = prepared.training[torch.from_numpy(world.share(indices))]
         total, losses = batch_gradient_sum(prepared.model, batch, config, max_grad_norm=norm)
         world.add_up(total.gradients)
@@ -150,8 +153,9 @@ def batch_gradient_sum(
         clipped, of_part = _summed(model, record_losses, config, max_grad_norm)
         norms.append(clipped.norms.cpu())
         losses.append(of_part.float().cpu())
-        for name, gradient in clipped.gradients.items():
-            sums[name] += gradient
+        for name, total in sums.items():
+            total += clipped.gradients[name]
+        del clipped  # else it stays beside all that the next part needs
     return ClippedSum(sums, torch.cat(norms)), torch.cat(losses)
 
 
