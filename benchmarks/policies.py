@@ -37,7 +37,8 @@ COLUMNS = ("policy", "seed", "perplexity", "epsilon", "noise_multiplier", "minut
 
 def main() -> None:
     """Train every policy with every seed and write the table and what made it."""
-    with OUT.open("w", newline="", encoding="utf-8") as file:
+    partial = OUT.with_suffix(".partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for seed in SEEDS:
@@ -56,6 +57,7 @@ def main() -> None:
                 writer.writerow(row)
                 file.flush()
                 print(*row, file=sys.stderr)
+    partial.replace(OUT)
     made_by = {
         "script": "python -m benchmarks.policies",
         "config": BASE.model_dump(mode="json"),

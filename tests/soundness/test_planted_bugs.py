@@ -17,7 +17,7 @@ from torch.nn.functional import linear
 from workbench import corpora, privacy
 from workbench.config import RunConfig
 from workbench.corpora import Records
-from workbench.training import clipping, plan, prepare, randomness, run, step
+from workbench.training import clipping, plan, prepare, randomness, session, step
 from workbench.training.clipping import ClippedSum
 from workbench.training.ledger import Ledger, LedgerRecord
 from workbench.training.plan import Plan
@@ -27,7 +27,7 @@ from . import checks
 Check = Callable[[RunConfig, Path], None]
 Plant = Callable[[pytest.MonkeyPatch], None]
 
-CHECKS: dict[str, Check] = {
+CHECKS: dict[str, Any] = {
     name: check
     for name, check in vars(checks).items()
     if callable(check) and getattr(check, "__module__", "") == checks.__name__

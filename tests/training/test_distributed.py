@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy import stats
 
 from workbench import training
 from workbench.config import RunConfig
@@ -93,6 +94,44 @@ def test_secure_processes_share_one_poisson_batch(
     assert steppers[0].max_grad_norm == steppers[1].max_grad_norm
     pairs = zip(*(s.prepared.model.parameters() for s in steppers), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
+
+
+class Averaging(InThreads):
+    """The bug of a wrapper that averages: each process adds noise of its own, and it thins out."""
+
+    def take_from_first(self, gradients: Any) -> None:
+        shares = self.gathered({name: g.clone() for name, g in gradients.items()})
+        for name, gradient in gradients.items():
+            gradient.copy_(sum(share[name] for share in shares) / self.size)
+
+
+@pytest.mark.parametrize(("world", "sound"), [(InThreads, True), (Averaging, False)])
+def test_the_noise_is_that_of_one_process(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch, world: type[InThreads], sound: bool
+) -> None:
+    """Σ noise² / σ² is χ² of the coordinates, but for one run in 10⁶; averaging would halve it."""
+    released: list[dict[str, torch.Tensor]] = []
+    sums: list[dict[str, torch.Tensor]] = []
+    mean = step.noisy_mean
+
+    def meaning(total: Any, noise: Any, **more: Any) -> Any:
+        sums.append({name: value.clone() for name, value in total.items()})
+        return mean(total, noise, **more)
+
+    monkeypatch.setattr(step, "noisy_mean", meaning)
+    monkeypatch.setattr(step, "take_step", lambda _, __, noisy, **___: released.append(noisy))
+    config = config.with_changes({"randomness": "secure", "privacy.noise_multiplier": 1.0})
+    world.slots, world.barrier = [None, None], threading.Barrier(2)
+    steppers = []
+    for rank in range(2):
+        prepared = prepare(config)
+        chosen = optimizer(prepared.model, config.training)
+        steppers.append(Stepper(config, prepared, chosen, world(rank, 2)))
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda stepper: stepper.take(0, None), steppers))
+    noise = torch.cat([(30 * released[0][name] - sums[0][name]).flatten() for name in sums[0]])
+    low, high = stats.chi2.interval(1 - 1e-6, len(noise))
+    assert (low < float(noise.double().square().sum()) < high) == sound
 
 
 @pytest.mark.slow

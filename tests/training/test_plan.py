@@ -7,6 +7,7 @@ import pytest
 from workbench import privacy
 from workbench.config import RunConfig
 from workbench.errors import InputError
+from workbench.privacy.schedule import first_steps
 from workbench.training.plan import Plan, gradient_share, plan, remaining
 
 N = 1000
@@ -59,7 +60,7 @@ def test_a_budget_ends_the_plan_before_the_step_that_would_exceed_it() -> None:
     whole = _plan(**RAMPS).history()
     assert not settled.whole
     assert privacy.compose(settled.history(), 1e-5) <= 3.0
-    one_more = privacy.schedule.first_steps(whole, settled.steps + 1)
+    one_more = first_steps(whole, settled.steps + 1)
     assert privacy.compose(one_more, 1e-5) > 3.0
 
 

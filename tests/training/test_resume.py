@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from workbench import privacy, training
 from workbench.config import RunConfig
 from workbench.errors import InputError
-from workbench.training import prepare, run, step
+from workbench.training import prepare, session, step
 from workbench.training.ledger import Ledger, read
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -224,7 +224,7 @@ def _drawn(patch: pytest.MonkeyPatch) -> tuple[list[tuple[int, ...]], list[float
 
 
 def _another_device(run_dir: Path, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(run, "fingerprint", lambda *_: None)
+    patch.setattr(session, "fingerprint", lambda *_: None)
 
 
 def _other_threads(run_dir: Path, patch: pytest.MonkeyPatch) -> None:
@@ -236,7 +236,7 @@ def _an_edited_configuration(run_dir: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def _another_seed(run_dir: Path, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(run, "refuse_other_terms", lambda *_: None)  # its split has another size
+    patch.setattr(session, "refuse_other_terms", lambda *_: None)  # its split has another size
     _edited(run_dir, {"seed": 3})
 
 
@@ -298,7 +298,7 @@ def test_a_ledger_that_grew_while_it_was_read_is_refused(
         return prepared(config)
 
     with monkeypatch.context() as patched:
-        patched.setattr(run, "prepare", meanwhile)
+        patched.setattr(session, "prepare", meanwhile)
         with pytest.raises(InputError, match="still being written"):
             training.resume(tmp_path / "run")
     assert read(tmp_path / "run" / "ledger.jsonl").steps == 5

@@ -199,6 +199,9 @@ def fresh_path(run_dir: str | Path | None) -> Path:
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
         return Path("runs") / stamp[:-3]
     path = Path(run_dir).expanduser()
+    path = (
+        path if path.name not in ("", "..") else path.resolve()
+    )  # "." has no name to write beside
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(
             f"The run folder {path} exists and is not empty; choose a new one, so that nothing "

@@ -132,6 +132,11 @@ class Ledger:
         """How many steps stand in it for the weights as they are now."""
         return self._steps - len(self._repeated)
 
+    @property
+    def is_ahead(self) -> bool:
+        """Whether it holds steps that the weights as they are now have not taken."""
+        return bool(self._repeated)
+
     def _append(self, content: Mapping[str, Any]) -> None:
         line = _chained(content, self._head)
         self._head = line["hash"]
@@ -218,7 +223,13 @@ def read(path: Path) -> LedgerRecord:
             )
         heads.append(line["hash"])
     every_step = tuple((line[_STEP[0]], line[_STEP[1]], line[_STEP[2]]) for line in steps)
-    terms = Terms(**lines[0]["terms"])
+    try:
+        terms = Terms(**lines[0]["terms"])
+    except TypeError:
+        raise InputError(
+            f"{path} states its terms in words this version does not know; read it with the "
+            "version in summary.json."
+        ) from None
     return LedgerRecord(terms, every_step, tuple(resumed), tuple(renewed), tuple(heads[1:]))
 
 

@@ -1,47 +1,19 @@
-"""The DP-SGD run: from a `RunConfig` to a run folder, from its beginning or from where it stopped.
+"""The DP-SGD run: from a `RunConfig` to a run folder, from its beginning or from where it was."""
 
-What a step is stands in `workbench.training.step`; here are its surroundings: evaluation,
-checkpoints, when to stop, and what the folder and whoever follows are told.
-"""
-
-import math
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from workbench.config import RunConfig, RuntimeConfig
-from workbench.training import checkpoint, models, progress
-from workbench.training.checkpoint import Position
-from workbench.training.distributed import World, joined
-from workbench.training.folder import (
-    LEDGER,
-    RunFolder,
-    RunRecord,
-    fresh_path,
-    read_run,
-    refuse_foreign,
-)
+from workbench.config import RunConfig
+from workbench.training.distributed import joined
+from workbench.training.folder import LEDGER, RunFolder, fresh_path, read_run
 from workbench.training.ledger import Ledger
-from workbench.training.memory import physical_batch_size
-from workbench.training.optimizer import optimizer
-from workbench.training.plan import remaining
-from workbench.training.prepare import Prepared, prepare
-from workbench.training.randomness import apart
-from workbench.training.repeat import fingerprint, refuse_other_terms, repeats
-from workbench.training.report import RunResult, State, StepReport
-from workbench.training.spending import Spending
-from workbench.training.step import Stepper
-from workbench.training.stopping import Reason, reason_to_stop
-
-_SAMPLE_TOKENS = 60
-OnStep = Callable[[StepReport], None]
+from workbench.training.prepare import prepare
+from workbench.training.report import RunResult
+from workbench.training.session import OnStep, Run
 
 
 def train(
@@ -64,7 +36,7 @@ def train(
     the run is raised on, with everything up to it kept and the summary saying "failed".
     """
     path = fresh_path(run_dir)  # before the processes meet: after that the first may have made it
-    with joined() as world, _torch_set(config.runtime):
+    with joined() as world, _threads(config.runtime.threads):
         run = Run(config, prepare(config), world)
         if not world.first:
             return run.to_the_end(on_step, stop)
@@ -85,7 +57,7 @@ def resume(
     process is writing it.
     """
     record = read_run(run_dir)
-    with joined() as world, _torch_set(record.config.runtime):
+    with joined() as world, _threads(record.config.runtime.threads):
         run = Run(record.config, prepare(record.config), world)
         run.restore(record)
         if not world.first:
@@ -102,190 +74,12 @@ def resume(
             return run.to_the_end(on_step, stop)
 
 
-class Run:
-    """One run in progress and what it keeps between steps; only the first process writes."""
-
-    folder: RunFolder | None = None
-    ledger: Ledger | None = None
-
-    def __init__(self, config: RunConfig, prepared: Prepared, world: World) -> None:
-        self.config, self.prepared, self.world = config, prepared, world
-        self.optimizer = optimizer(prepared.model, config.training)
-        self.stepper = Stepper(config, prepared, self.optimizer, world)
-        self.spending = Spending(prepared.terms, prepared.plan)
-        self.position = Position(fingerprint=world.joint(fingerprint(config, prepared)))
-        self.began, self.clock = datetime.now(UTC), time.perf_counter()
-        self.same_noise = True
-
-    def restore(self, record: RunRecord) -> None:
-        """Stand where the newest checkpoint of ``record`` stands, or at the start without one."""
-        refuse_other_terms(record, self.prepared.terms)
-        prepared, own = self.prepared, self.position.fingerprint
-        saved = Position()
-        if record.checkpoint is not None:
-            refuse_foreign(record.checkpoint, record.ledger)
-            saved = checkpoint.restore(
-                record.checkpoint,
-                prepared.model,
-                self.optimizer,
-                prepared.randomness,
-                fingerprint=own,
-            )
-        self.position = replace(saved, fingerprint=own)
-        self.same_noise = repeats(record.ledger, saved, own)
-        if not self.same_noise:
-            session = f"session {len(record.ledger.resumed_at) + 2}"
-            chance = apart(prepared.randomness, self.config, session)
-            prepared = replace(prepared, randomness=chance)
-        recorded = self.position.recorded if self.same_noise else record.ledger.steps
-        before, since = record.ledger.first(recorded), self.position.step
-        plan = remaining(prepared.plan, self.config, before=before, since=since)
-        self.prepared = self.stepper.prepared = replace(prepared, plan=plan)
-        self.spending = Spending(prepared.terms, plan, before=before, since=since)
-        self.stepper.max_grad_norm = self.position.max_grad_norm
-        self.clock = time.perf_counter() - self.position.seconds
-
-    def to_the_end(self, on_step: OnStep | None, stop: threading.Event | None) -> RunResult:
-        """Run until done, stopped or failed; the folder says which."""
-        self._write_summary("running")
-        try:
-            reason = self._steps(on_step or (lambda _: None), stop or threading.Event())
-            self._save()
-            return self._finish(reason)
-        except BaseException as error:
-            if self.folder is not None:
-                self.folder.write_metrics()
-            self._write_summary("failed", error=f"{type(error).__name__}: {error}")
-            raise
-
-    def _steps(self, on_step: OnStep, stop: threading.Event) -> Reason:
-        plan = self.prepared.plan
-        if self.position.step == 0:
-            if self.position.samples is None:
-                self._evaluate()
-                self._write_sample("before")
-                self._save()  # so that whoever goes on knows what the first steps came from
-            self._tell(on_step, progress.first_report(self.prepared, self.position))
-        every = self.config.training.evaluate_every
-        while self.position.step < plan.steps:
-            reason: Reason | None = self.world.agreed(self._reason(stop))
-            if reason is not None:
-                return reason
-            began = time.perf_counter()
-            outcome = self.stepper.take(self.position.step, self.ledger)
-            self._moved_on()
-            last = self.position.step == plan.steps
-            due = self.position.step % every == 0
-            evaluated = last or (due and not stop.is_set())
-            step_seconds = time.perf_counter() - began
-            if evaluated:
-                self._evaluate()
-                self._save()
-            if self.world.first:
-                report = progress.step_report(
-                    self.prepared,
-                    self.position,
-                    outcome,
-                    self.spending,
-                    evaluated=evaluated,
-                    exact=last or (evaluated and self.spending.affords(every)),
-                    step_seconds=step_seconds,
-                )
-                self._tell(on_step, report)
-        return "all steps" if plan.whole else "budget"
-
-    def _moved_on(self) -> None:
-        self.position = replace(
-            self.position,
-            step=self.position.step + 1,
-            recorded=self.ledger.recorded if self.ledger else 0,
-            max_grad_norm=self.stepper.max_grad_norm,
-            seconds=time.perf_counter() - self.clock,
-        )
-
-    def _reason(self, stop: threading.Event) -> Reason | None:
-        if stop.is_set():
-            return "cancelled"
-        return reason_to_stop(self.config.training, self.position.watch, self.position.seconds)
-
-    def _evaluate(self) -> None:
-        if self.world.first:
-            model, heldout = self.prepared.model, self.prepared.heldout
-            size = physical_batch_size(self.config, model)  # no more memory than training takes
-            loss = models.mean_loss(model, heldout.tokens, heldout.labels, batch_size=size)
-            if not math.isfinite(loss):
-                raise FloatingPointError(
-                    f"The held-out loss is not finite after step {self.position.step}; lower the "
-                    "learning rate."
-                )
-            watch = self.position.watch.after(loss)
-            self.position = replace(self.position, heldout_loss=loss, watch=watch)
-
-    def _save(self) -> None:
-        if self.folder is not None and self.ledger is not None:
-            checkpoint.save(
-                self.folder.checkpoints,
-                self.prepared.model,
-                self.prepared.tokenizer,
-                self.optimizer,
-                self.prepared.randomness,
-                replace(self.position, ledger_head=self.ledger.head),
-            )
-
-    def _write_sample(self, when: str) -> None:
-        model, tokenizer = self.prepared.model, self.prepared.tokenizer
-        text = models.sample_text(model, tokenizer, tokens=_SAMPLE_TOKENS)
-        samples = {**(self.position.samples or {}), when: text}
-        self.position = replace(self.position, samples=samples)
-
-    def _tell(self, on_step: OnStep, report: StepReport) -> None:
-        if self.folder is not None:
-            self.folder.add(report)
-            on_step(report)
-
-    def _finish(self, reason: Reason) -> RunResult:
-        state: State = "cancelled" if reason == "cancelled" else "done"
-        self._write_sample("after")
-        if self.folder is not None:
-            self.folder.write_metrics()
-        self._write_summary(state, reason=reason)
-        terms, position = self.prepared.plan.at(0), self.position
-        return RunResult(
-            run_dir=self.folder.path if self.folder else Path(),
-            state=state,
-            reason=reason,
-            steps=position.step,
-            guarantee=self.spending.guarantee(position.step),
-            noise_multiplier=terms.noise_multiplier,
-            sample_rate=terms.sample_rate,
-            n_params=self.prepared.n_params,
-            heldout_loss=position.heldout_loss,
-            minutes=position.seconds / 60,
-            samples=dict(position.samples or {}),
-        )
-
-    def _write_summary(self, state: State, **more: Any) -> None:
-        if self.folder is not None:
-            self.folder.write_summary(self.summary(state, **more))
-
-    def summary(self, state: State = "running", **more: Any) -> dict[str, Any]:
-        """What the folder's summary says now; ``more`` is how it ended, or what went wrong."""
-        if state != "running" and self.ledger is not None:
-            guarantee = self.spending.guarantee(self.position.step)
-            more = {**more, "guarantee": guarantee, "ledger_head": self.ledger.head}
-        return progress.summary(
-            self.config, self.prepared, self.position, state=state, began=self.began, **more
-        )
-
-
 @contextmanager
-def _torch_set(config: RuntimeConfig) -> Iterator[None]:
-    """Let torch use the threads and the precision asked for, and what it had before afterwards."""
-    threads, matmul = torch.get_num_threads(), torch.backends.cuda.matmul.fp32_precision
-    torch.set_num_threads(config.threads or threads)
-    torch.backends.cuda.matmul.fp32_precision = "tf32" if config.precision == "tf32" else "ieee"
+def _threads(count: int | None) -> Iterator[None]:
+    """Let torch use ``count`` threads, and as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
-        torch.backends.cuda.matmul.fp32_precision = matmul
+        torch.set_num_threads(before)

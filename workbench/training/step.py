@@ -5,6 +5,8 @@ have the step in the ledger, on disk; only then move the weights.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -139,7 +141,6 @@ def batch_gradient_sum(
     float32 additions in another order. An empty batch gives zeros. Without privacy nothing is
     clipped and ``norms`` is empty.
     """
-    narrow = config.runtime.precision == "bf16"
     sums = {name: torch.zeros_like(p) for name, p in trainable(model).items()}
     norms, losses = [torch.zeros(0)], [torch.zeros(0)]
     size = physical_batch_size(config, model)
@@ -147,7 +148,7 @@ def batch_gradient_sum(
         part = batch[start : start + size].without_common_padding()
 
         def record_losses(part: Examples = part) -> Tensor:
-            with torch.autocast(part.tokens.device.type, dtype=torch.bfloat16, enabled=narrow):
+            with _forward_precision(config.runtime.precision, part.tokens.device):
                 return models.record_losses(model, part.tokens, part.labels)  # type: ignore[arg-type]
 
         clipped, of_part = _summed(model, record_losses, config, max_grad_norm)
@@ -189,6 +190,19 @@ def unclipped_gradient_sum(model: nn.Module, record_losses: RecordLosses) -> Cli
         record_losses().sum(), list(parameters.values()), allow_unused=True, materialize_grads=True
     )
     return ClippedSum(dict(zip(parameters, gradients, strict=True)), torch.zeros(0))
+
+
+@contextmanager
+def _forward_precision(precision: str, device: torch.device) -> Iterator[None]:
+    """The forward pass in bf16 or TF32 if asked for; whatever is clipped and summed is not."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "tf32" if precision == "tf32" else before
+    try:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+            yield
+    finally:
+        matmul.fp32_precision = before
 
 
 def _norm(tensors: dict[str, Tensor]) -> float:
