@@ -18,6 +18,7 @@ from workbench import privacy, training
 from workbench.config import RunConfig
 from workbench.errors import InputError
 from workbench.training import prepare, session, step
+from workbench.training import run as run_module
 from workbench.training.ledger import Ledger, read
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -288,7 +289,7 @@ def test_a_ledger_that_grew_while_it_was_read_is_refused(
 ) -> None:
     """Another process had the run until now: what it spent would be missing."""
     _stopped(long, tmp_path / "run", after=4)
-    prepared = run.prepare
+    prepared = run_module.prepare
 
     def meanwhile(config: RunConfig) -> Any:
         path = tmp_path / "run" / "ledger.jsonl"
@@ -298,7 +299,7 @@ def test_a_ledger_that_grew_while_it_was_read_is_refused(
         return prepared(config)
 
     with monkeypatch.context() as patched:
-        patched.setattr(session, "prepare", meanwhile)
+        patched.setattr(run_module, "prepare", meanwhile)
         with pytest.raises(InputError, match="still being written"):
             training.resume(tmp_path / "run")
     assert read(tmp_path / "run" / "ledger.jsonl").steps == 5
