@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -10,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from workbench.corpora.tokens import IGNORED
 from workbench.training.clipping import ClippedSum, clipped_gradient_sum
+from workbench.training.engines import products, uses
 from workbench.training.models import without_dropout
 
 VOCABULARY = 60
@@ -57,6 +59,21 @@ SINGLE_INSIDE = ("gemma", "gemma2", "gemma3_text", "cohere")
 
 Losses = Callable[[], Tensor]
 
+# What decides how a matrix's gradients are held: the products formed together or one by one and
+# kept, or left as factors. Tiny shapes would always choose the first.
+FORMS: dict[str, dict[str, float]] = {
+    "kept": {"KEEP_UP_TO": float("inf"), "LEAST_WORTH_A_CALL": float("inf")},
+    "kept one by one": {"KEEP_UP_TO": float("inf"), "LEAST_WORTH_A_CALL": 0},
+    "Gram": {"KEEP_UP_TO": 0.0, "LEAST_WORTH_A_CALL": float("inf")},
+    "Gram one by one": {"KEEP_UP_TO": 0.0, "LEAST_WORTH_A_CALL": 0},
+}
+
+
+def force(form: str, patch: pytest.MonkeyPatch) -> None:
+    """Have every outer product take this form, whatever its shape."""
+    patch.setattr(uses, "KEEP_UP_TO", FORMS[form]["KEEP_UP_TO"])
+    patch.setattr(products, "LEAST_WORTH_A_CALL", FORMS[form]["LEAST_WORTH_A_CALL"])
+
 
 def decoder(
     family: str, *, tied: bool = True, seed: int = 0, dtype: torch.dtype = torch.float32
@@ -74,17 +91,18 @@ def decoder(
 
 
 def losses(
-    model: PreTrainedModel,
+    model: torch.nn.Module,
     *,
     batch: int = 4,
     tokens: int = 9,
     seed: int = 0,
     bf16: bool = False,
+    positions: bool = False,
     only: slice = slice(None),
 ) -> Losses:
     """Losses of random records, or ``only`` of some, with padding and with labels left out.
 
-    Positions are left to the model, which may make one row of them for all records.
+    Unless ``positions`` are given, the model makes them, perhaps one row for all records.
     """
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(VOCABULARY, (batch, tokens + 1), generator=generator)
@@ -94,10 +112,11 @@ def losses(
     targets = ids.masked_fill(padded, IGNORED)
     targets[::2, 1:3] = IGNORED
     ids, targets = ids[only], targets[only]
+    places = {"position_ids": torch.arange(tokens).expand(len(ids), -1)} if positions else {}
 
     def record_losses() -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            logits = model(input_ids=ids[:, :-1], use_cache=False).logits
+            logits = model(input_ids=ids[:, :-1], use_cache=False, **places).logits
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32)).transpose(1, 2)
         by_token = cross_entropy(wide, targets[:, 1:], ignore_index=IGNORED, reduction="none")
         return by_token.sum(1) / (targets[:, 1:] != IGNORED).sum(1).clamp(min=1)
@@ -110,15 +129,21 @@ def flat(clipped: ClippedSum) -> Tensor:
     return torch.cat([clipped.gradients[name].flatten() for name in sorted(clipped.gradients)])
 
 
-def error(model: torch.nn.Module, record_losses: Losses, *, max_grad_norm: float = 0.7) -> float:
-    """The largest relative error of the book-keeping engine in norms and in any gradient.
+def error(
+    model: torch.nn.Module,
+    record_losses: Losses,
+    *,
+    max_grad_norm: float = 0.7,
+    engine: str = "bookkeeping",
+) -> float:
+    """The largest relative error of an engine in norms and in any gradient.
 
     Against one record at a time; a parameter's error is relative to its own gradient, or to a
     thousandth of the whole gradient where its own is smaller.
     """
     fast, slow = (
-        clipped_gradient_sum(model, record_losses, max_grad_norm=max_grad_norm, engine=engine)
-        for engine in ("bookkeeping", "reference")
+        clipped_gradient_sum(model, record_losses, max_grad_norm=max_grad_norm, engine=name)
+        for name in (engine, "reference")
     )
     assert fast.gradients.keys() == slow.gradients.keys()
     least = 1e-3 * flat(slow).norm()

@@ -13,15 +13,13 @@ from workbench.errors import InputError
 from workbench.training.clipping import clipped_gradient_sum
 from workbench.training.engines import bookkeeping, layers, uses
 
-from .decoders import FAMILIES, SINGLE_INSIDE, Losses, decoder, error, flat, losses
-
-FORMS = {"kept": float("inf"), "Gram": 0.0}
+from .decoders import FAMILIES, FORMS, SINGLE_INSIDE, Losses, decoder, error, flat, force, losses
 
 
 @pytest.fixture(params=FORMS)
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both forms of an outer product, whatever the shapes would choose."""
-    monkeypatch.setattr(uses, "KEEP_UP_TO", FORMS[request.param])
+    """Every form of an outer product, whatever the shapes would choose."""
+    force(request.param, monkeypatch)
     return request.param
 
 
@@ -117,7 +115,7 @@ def test_one_record_moves_the_sum_by_at_most_c(
 ) -> None:
     """‖Σ over all − Σ without one‖ ≤ C(1 + 1e-5), and equal sums of rounding 1e-6·C·batch apart."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(uses, "KEEP_UP_TO", FORMS[form])
+        force(form, patch)
         model = decoder(family, tied=tied, seed=seed)
         all_records, all_but_one = (
             _sum(
@@ -197,7 +195,14 @@ Plant = Callable[[pytest.MonkeyPatch], None]
 
 
 def _cross_term_dropped(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(bookkeeping, "inner_products", lambda one, other: 0.0)
+    patch.setattr(bookkeeping, "inner_products", lambda _, rows: torch.zeros(len(rows.indices)))
+    patch.setattr(bookkeeping, "joined", _joined_without_cross_term)
+
+
+def _joined_without_cross_term(one: uses.Use, other: uses.Use) -> uses.Use | None:
+    squares = one.squared_norms() + other.squared_norms()
+    both = uses.joined(one, other)
+    return uses.Kept(both.gradients, squares) if isinstance(both, uses.Kept) else both
 
 
 def _positions_from_their_mean_over_records(patch: pytest.MonkeyPatch) -> None:
@@ -240,6 +245,7 @@ def _factors_along_the_wrong_axis(patch: pytest.MonkeyPatch) -> None:
     ("plant", "family", "form"),
     [
         (_cross_term_dropped, "gpt2", "kept"),
+        (_cross_term_dropped, "gpt2", "kept one by one"),
         (_cross_term_dropped, "llama", "Gram"),
         (_positions_from_their_mean_over_records, "gpt2", "kept"),
         (_mean_over_tokens, "llama", "kept"),
@@ -253,7 +259,7 @@ def test_planted_bug_is_seen(
 ) -> None:
     model = decoder(family)
     record_losses = losses(model, batch=4, tokens=8)
-    monkeypatch.setattr(uses, "KEEP_UP_TO", FORMS[form])
+    force(form, monkeypatch)
     assert error(model, record_losses) <= 1e-5
     plant(monkeypatch)
     another = decoder(family)  # of which nothing is known yet

@@ -13,6 +13,7 @@ from workbench.corpora.tokens import IGNORED
 from workbench.errors import InputError
 from workbench.training import models
 from workbench.training.clipping import ClippedSum, clip_factors, clipped_gradient_sum
+from workbench.training.engines import ENGINES
 
 SOURCES = ("tiny-llama", "tiny-gpt2")
 Build = Callable[..., PreTrainedModel]
@@ -36,6 +37,20 @@ def _sum(model: PreTrainedModel, tokens: Tensor, labels: Tensor, **options: obje
 
 def _flat(clipped: ClippedSum) -> Tensor:
     return torch.cat([g.flatten() for g in clipped.gradients.values()])
+
+
+@pytest.fixture
+def untied(tiny: Build) -> Build:
+    """As `tiny`, with a head of its own: what every engine can treat."""
+
+    def build(source: str = "tiny-llama") -> PreTrainedModel:
+        model = tiny(source)
+        head = model.get_output_embeddings()
+        assert isinstance(head, nn.Linear)
+        head.weight = nn.Parameter(head.weight.detach().flip(0))
+        return model
+
+    return build
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -117,8 +132,44 @@ def test_slack_is_rounding() -> None:
     assert (clip_factors(norms[norms < 0.7], 0.7) == 1).all()
 
 
+def test_normalised_norms_stay_below_c() -> None:
+    """C·‖g‖/(‖g‖ + γ) < C: rounding, 1e-12 in float64, is all that may be above."""
+    norms = torch.cat([torch.zeros(1), torch.logspace(-300, 300, 601, dtype=torch.float64)])
+    scaled = norms * clip_factors(norms, 0.7, normalised=True)
+    assert (scaled <= 0.7 * (1 + 1e-12)).all()
+    assert float(scaled[norms == 1]) == pytest.approx(0.7 / 1.01)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_engine_normalises_alike(untied: Build, engine: str) -> None:
+    """Against the definition on each record alone, with C far above every norm: none is left."""
+    model, (tokens, labels) = untied(), _records(4)
+    alone = [
+        _flat(_sum(model, tokens[[i]], labels[[i]], max_grad_norm=1e6, engine="reference"))
+        for i in range(4)
+    ]
+    expected = torch.stack([20 * g / (g.norm() + 0.01) for g in alone]).sum(0)
+    found = _sum(model, tokens, labels, max_grad_norm=20.0, engine=engine, normalised=True)
+    assert (_flat(found) - expected).norm() <= 1e-5 * expected.norm()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_removing_a_record_moves_the_normalised_sum_by_at_most_c(
+    untied: Build, engine: str
+) -> None:
+    model, (tokens, labels) = untied(), _records(5)
+    options: dict[str, object] = {"max_grad_norm": 0.3, "engine": engine, "normalised": True}
+    whole = _sum(model, tokens, labels, **options)
+    for left_out in range(5):
+        kept = torch.arange(5) != left_out
+        without = _sum(model, tokens[kept], labels[kept], **options)
+        moved = (_flat(whole).double() - _flat(without).double()).norm()
+        assert 0.2 <= moved <= 0.3 * (1 + 1e-5)
+
+
 def test_a_record_without_gradient_is_not_divided_by_zero() -> None:
     assert clip_factors(torch.zeros(2), 1.0).tolist() == [1.0, 1.0]
+    assert clip_factors(torch.zeros(2), 1.0, normalised=True).isfinite().all()
 
 
 @pytest.mark.parametrize("engine", ["hooks", "reference"])

@@ -2,12 +2,14 @@
 
 Every record's gradient gᵢ, over all trainable parameters together, is scaled to norm at most C, and
 the scaled gradients are summed: Σᵢ gᵢ·min(1, C/‖gᵢ‖₂) (Abadi et al. 2016, arXiv 1607.00133,
-algorithm 1). Adding or removing one record then moves the sum by at most C, and on that alone the
-noise is calibrated.
+algorithm 1), or Σᵢ gᵢ·C/(‖gᵢ‖₂ + γ) where it is normalised (Bu et al. 2022, arXiv 2206.07136).
+Adding or removing one record then moves the sum by at most C, and on that alone the noise is
+calibrated.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 
 import torch
@@ -17,6 +19,9 @@ from workbench.errors import InputError, positive
 from workbench.training.engines import ENGINES
 
 RecordLosses = Callable[[], Tensor]
+# From every record's norm (batch,) to what its gradient is multiplied by (batch,).
+Factors = Callable[[Tensor], Tensor]
+STABILITY = 0.01  # γ of Bu et al. 2022: what is far smaller stays so instead of growing to C
 
 
 @dataclass(frozen=True)
@@ -38,16 +43,19 @@ def clipped_gradient_sum(
     *,
     max_grad_norm: float,
     engine: str = "bookkeeping",
+    normalised: bool = False,
 ) -> ClippedSum:
-    """Σᵢ gᵢ·min(1, C/‖gᵢ‖) over the records of one batch.
+    """Σᵢ gᵢ·min(1, C/‖gᵢ‖) over the records of one batch, or Σᵢ gᵢ·C/(‖gᵢ‖ + 0.01).
 
     Args:
         model: the model whose trainable parameters count; in training mode.
         record_losses: runs the forward pass and returns one loss a record, shape (batch,), each a
             function of its own record alone (no batch normalisation, no mean over the batch).
         max_grad_norm: the clipping norm C.
-        engine: how it is computed: ``bookkeeping`` (one backward pass, fast), ``hooks`` (Opacus)
-            or ``reference`` (one record at a time).
+        engine: how it is computed: ``bookkeeping`` (one backward pass, fast), ``ghost`` (Opacus,
+            two backward passes, no tied weights), ``hooks`` (Opacus, every record's gradient) or
+            ``reference`` (one record at a time).
+        normalised: scale every record to about C, the small ones too.
 
     Raises `InputError` for an unknown engine, a C that is not above 0, or a model that the engine
     cannot treat, and `FloatingPointError` if a record's gradient is not finite.
@@ -56,15 +64,18 @@ def clipped_gradient_sum(
         raise InputError(f"engine is {engine!r} but must be one of {', '.join(ENGINES)}.")
     positive("max_grad_norm", max_grad_norm, remedy="set the clipping norm")
     module = import_module(f"workbench.training.engines.{engine}")
-    return module.clipped_gradient_sum(model, record_losses, max_grad_norm=max_grad_norm)
+    factors = partial(clip_factors, max_grad_norm=max_grad_norm, normalised=normalised)
+    return module.clipped_gradient_sum(model, record_losses, factors=factors)
 
 
-def clip_factors(norms: Tensor, max_grad_norm: float) -> Tensor:
-    """min(1, C/‖gᵢ‖) for each norm, in the precision of ``norms``, shape unchanged."""
+def clip_factors(norms: Tensor, max_grad_norm: float, *, normalised: bool = False) -> Tensor:
+    """min(1, C/‖gᵢ‖) or C/(‖gᵢ‖ + 0.01) for each norm, in its precision, shape unchanged."""
     if not norms.isfinite().all():
         raise FloatingPointError(
             "A record's gradient is not finite, so it cannot be clipped; lower the learning rate."
         )
+    if normalised:
+        return max_grad_norm / (norms + STABILITY)
     return (max_grad_norm / norms.clamp(min=torch.finfo(norms.dtype).tiny)).clamp(max=1)
 
 

@@ -5,8 +5,10 @@ never forms the weights' own. When the gradient of a layer's output arrives, it 
 input give every record's share of the norm, and later the clipped sum (Bu et al. 2023, arXiv
 2210.00038). The layer's one weight-gradient product is thus done clipped instead of unclipped.
 
-What cannot be told apart by record is refused by name, never guessed: the first call on a model
-makes one more backward pass to see that the loss of a record reaches that record's rows alone.
+What cannot be told apart by record is refused by name, never guessed: calls 1, 4, 16, 64 … on a
+model, and the first of a new kind, make one more backward pass to see that the loss of a record
+reaches that record's rows alone. Where it turns out that all records share some rows, or that a
+call was not tried out yet, ``record_losses`` is called again.
 
 An Opacus user's own loop, with ``record_losses(model, batch)`` of shape (batch,):
 
@@ -33,18 +35,17 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from workbench.errors import InputError
-from workbench.training.clipping import ClippedSum, RecordLosses, clip_factors, trainable
-from workbench.training.engines.recorder import Habits, Recorder, Tap
-from workbench.training.engines.uses import Use, inner_products, wide
+from workbench.training.clipping import ClippedSum, Factors, RecordLosses, trainable
+from workbench.training.engines.recorder import NOT_RECORDS, Habits, Recorder, Tap, layers_of
+from workbench.training.engines.uses import Outer, Rows, Use, inner_products, joined, wide
 
 _HABITS: WeakKeyDictionary[nn.Module, Habits] = WeakKeyDictionary()
 
 
 def clipped_gradient_sum(
-    model: nn.Module, record_losses: RecordLosses, *, max_grad_norm: float
+    model: nn.Module, record_losses: RecordLosses, *, factors: Factors
 ) -> ClippedSum:
     """See `workbench.training.clipped_gradient_sum`; one backward pass.
 
@@ -53,41 +54,56 @@ def clipped_gradient_sum(
     """
     if not model.training:
         raise InputError("The model is in evaluation mode; call model.train() before clipping.")
-    _refuse_batch_statistics(model)
     parameters = trainable(model)
+    habits = _HABITS.setdefault(model, Habits())
     with _grads_kept(parameters.values()):
-        book = _record(model, record_losses)
+        book = _record(model, record_losses, habits)
         strays = [name for name, p in parameters.items() if p.grad is not None]
     if strays:
         raise InputError(
             f"The book-keeping engine cannot clip {strays[0]!r}: it is used outside the forward of "
             "the layer that owns it; freeze it or choose engine='reference'."
         )
+    habits.passes += 1
     unused = [name for name, p in parameters.items() if p not in book.uses]
     if unused and book.batch:
         text = f"No loss depends on {', '.join(unused)}: the clipped sum is zero there."
         warnings.warn(text, RuntimeWarning, stacklevel=3)
-    norms = book.squared_norms.clamp(min=0).sqrt()
-    factors = clip_factors(norms, max_grad_norm)
-    gradients = {name: book.weighted_sum(p, factors) for name, p in parameters.items()}
+    norms = book.norms()
+    weights = factors(norms)
+    gradients = {name: book.weighted_sum(p, weights) for name, p in parameters.items()}
     return ClippedSum(gradients, norms)
 
 
 class _Book:
-    """Every use of every parameter, and the squared norm of each record's gradient over all."""
+    """Every use of every parameter."""
 
     def __init__(self, losses: Tensor) -> None:
         self.batch = len(losses)
-        self.squared_norms = torch.zeros_like(wide(losses.detach()))
         self.uses: dict[nn.Parameter, list[Use]] = {}
+        self._none = torch.zeros_like(wide(losses.detach()))
 
     def add(self, parameter: nn.Parameter, use: Use) -> None:
-        """Enter one use, with the cross terms to earlier ones: ‖A + B‖² = ‖A‖² + ‖B‖² + 2⟨A, B⟩."""
-        uses = self.uses.setdefault(parameter, [])
-        self.squared_norms += use.squared_norms()
-        for earlier in uses:
-            self.squared_norms += 2 * inner_products(use, earlier)
-        uses.append(use)
+        """Enter one use, made one with earlier ones where that can be."""
+        apart = []
+        for earlier in self.uses.get(parameter, []):
+            both = joined(earlier, use)
+            if both is None:
+                apart.append(earlier)
+            else:
+                use = both
+        self.uses[parameter] = [*apart, use]
+
+    @torch.no_grad()
+    def norms(self) -> Tensor:
+        """Each record's gradient norm over all parameters: ‖A + B‖² = ‖A‖² + ‖B‖² + 2⟨A, B⟩."""
+        squares = [self._none]
+        for uses in self.uses.values():
+            squares += [use.squared_norms() for use in uses]
+            match uses:
+                case [Outer() as outer, Rows() as rows] | [Rows() as rows, Outer() as outer]:
+                    squares.append(2 * inner_products(outer, rows))
+        return torch.stack(squares).sum(0).clamp_(min=0).sqrt_()
 
     @torch.no_grad()
     def weighted_sum(self, parameter: nn.Parameter, factors: Tensor) -> Tensor:
@@ -96,51 +112,54 @@ class _Book:
         return sum(parts[1:], parts[0]) if parts else torch.zeros_like(wide(parameter.detach()))
 
 
-def _record(model: nn.Module, record_losses: RecordLosses) -> _Book:
+def _record(model: nn.Module, record_losses: RecordLosses, habits: Habits) -> _Book:
     """Run forward and backward once, or again as long as that shows what all records share."""
-    habits = _HABITS.setdefault(model, Habits())
-    batch = None
+    layers = layers_of(model)
+    buffers = [(name, b, b._version) for name, b in model.named_buffers()]
+    batch, try_out = None, False
     while True:
-        with Recorder(model, habits, batch) as recorder:
+        with Recorder(layers, habits, batch) as recorder:
             losses = record_losses()
             if losses.ndim != 1:
                 raise InputError(
                     f"record_losses gave shape {tuple(losses.shape)} but must give one loss a "
                     "record, (batch,); sum or average over tokens only."
                 )
+            _refuse_changed(buffers)
             book = _Book(losses)
             if not book.batch or not losses.requires_grad:
                 return book
-            strangers = recorder.strangers(losses)
+            recorder.batch = book.batch
+            uneven = recorder.uneven()
+            try_out |= habits.trial_is_due(book.batch) or (not uneven and recorder.untried())
+            trial = recorder.trial(losses) if try_out and not uneven else None
+            strangers = uneven or recorder.backward(losses, book.add, trial)
             if not strangers:
-                recorder.backward(losses, book.add)
                 return book
-        _share(habits, strangers, tried=batch is not None)
-        batch = book.batch
+        if uneven or trial:
+            _share(habits, strangers, repeated=batch is not None)
+        batch, try_out = book.batch, True
 
 
-def _share(habits: Habits, strangers: list[Tap], *, tried: bool) -> None:
+def _refuse_changed(buffers: list[tuple[str, Tensor, int]]) -> None:
+    """Statistics that the forward pass keeps would be released with the model, without noise."""
+    for name, buffer, version in buffers:
+        if buffer._version != version:
+            raise InputError(
+                f"The book-keeping engine cannot clip this model: its buffer {name!r} is changed "
+                "by the records, and no noise is added to it; keep it fixed or leave it out."
+            )
+
+
+def _share(habits: Habits, strangers: list[Tap], *, repeated: bool) -> None:
     """Note which of these calls all records share; refuse the first if that explains none of them.
 
-    ``tried`` says that the calls already known as shared were repeated for every record.
+    ``repeated`` says that the calls already known as shared were repeated for every record.
     """
     shared = {tap.signature for tap in strangers if tap.can_be_shared}
-    if not shared or (tried and shared <= habits.shared):
-        raise strangers[0].layer.refusal(
-            "its rows are not one record's each, or a record's loss depends on other records"
-        )
+    if not shared or (repeated and shared <= habits.shared):
+        raise strangers[0].layer.refusal(NOT_RECORDS)
     habits.shared |= shared
-
-
-def _refuse_batch_statistics(model: nn.Module) -> None:
-    """Name the layer that mixes records; the trial pass would see it too, but blame a neighbour."""
-    for name, module in model.named_modules():
-        if isinstance(module, _BatchNorm) and module.training:
-            raise InputError(
-                f"The book-keeping engine cannot clip through {name!r} "
-                f"({type(module).__name__}): it mixes the records of a batch; replace it by a "
-                "group or layer normalisation."
-            )
 
 
 @contextmanager

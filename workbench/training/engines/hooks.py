@@ -9,47 +9,51 @@ record's gradient. Position embeddings must see (batch, tokens) indices, see
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from opacus.grad_sample import GradSampleHooks
 from torch import Tensor, nn
+from torch.linalg import vector_norm
 
 from workbench.errors import InputError
-from workbench.training.clipping import ClippedSum, RecordLosses, clip_factors, trainable
+from workbench.training.clipping import ClippedSum, Factors, RecordLosses, trainable
+
+Hooks = TypeVar("Hooks", bound=GradSampleHooks)
 
 
 def clipped_gradient_sum(
-    model: nn.Module, record_losses: RecordLosses, *, max_grad_norm: float
+    model: nn.Module, record_losses: RecordLosses, *, factors: Factors
 ) -> ClippedSum:
     """See `workbench.training.clipped_gradient_sum`; memory grows with batch × parameters."""
     parameters = trainable(model)
-    with _recording(model), _grads_kept(parameters.values()):
+    with attached(GradSampleHooks, model), gradients_kept(parameters.values()):
         record_losses().sum().backward()
         records = {name: _record_gradients(name, p) for name, p in parameters.items()}
     norms = torch.stack([_norms(g) for g in records.values()]).norm(dim=0)
-    factors = clip_factors(norms, max_grad_norm)
+    weights = factors(norms)
     gradients = {
-        name: (factors @ g.flatten(1).to(factors.dtype)).view(g.shape[1:])
+        name: (weights @ g.flatten(1).to(weights.dtype)).view(g.shape[1:])
         for name, g in records.items()
     }
     return ClippedSum(gradients, norms)
 
 
 @contextmanager
-def _recording(model: nn.Module) -> Iterator[None]:
+def attached(hooks_of: type[Hooks], model: nn.Module) -> Iterator[Hooks]:
     """Opacus's hooks, on the model for one call only, so that evaluation never pays for them."""
     if not model.training:
         raise InputError("The model is in evaluation mode; call model.train() before clipping.")
     _expect_token_inputs()
     try:
-        hooks = GradSampleHooks(model, loss_reduction="sum")
+        hooks = hooks_of(model, loss_reduction="sum")
     except NotImplementedError as error:
         raise InputError(
             f"Opacus cannot clip this model: {' '.join(str(error).split())[:300]}; freeze the layer"
             " or choose another model."
         ) from None
     try:
-        yield
+        yield hooks
     finally:
         hooks.cleanup()
         # Opacus leaves these, and after an interrupted pass they hold that pass's records.
@@ -59,7 +63,7 @@ def _recording(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _grads_kept(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+def gradients_kept(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     """Leave ``.grad`` as it was: the backward pass also forms the unclipped sum there."""
     kept = [(parameter, parameter.grad) for parameter in parameters]
     for parameter, _ in kept:
@@ -93,6 +97,9 @@ def _record_gradients(name: str, parameter: nn.Parameter) -> Tensor:
 
 
 def _norms(gradients: Tensor) -> Tensor:
+    """(batch,) of (batch, …), row by row: one long float32 sum would lose digits."""
     # bf16 gradients are exact here: only what is summed up needs the wider type.
     dtype = torch.promote_types(gradients.dtype, torch.float32)
-    return torch.linalg.vector_norm(gradients.flatten(1), dim=1, dtype=dtype)
+    width = gradients.shape[-1] if gradients.ndim > 1 else 1
+    rows = gradients.reshape(len(gradients), -1, width)
+    return vector_norm(vector_norm(rows, dim=2, dtype=dtype), dim=1)

@@ -16,25 +16,43 @@ from torch import Tensor, nn
 
 from workbench.errors import InputError
 from workbench.training.engines.uses import Use
-from workbench.training.engines.watching import Way, way_to_run
+from workbench.training.engines.watching import Way, way_to_run, why_not
 
 Uses = Iterable[tuple[nn.Parameter, Use]]
 Receive = Callable[[nn.Parameter, Use], None]
 # A layer's name, its input's number of dimensions, and whether the input has a single row.
 Signature = tuple[str, int, bool]
+# The same with the number of rows a record.
+Call = tuple[Signature, int]
+
+NOT_RECORDS = "its rows are not one record's each, or a record's loss depends on other records"
+_TINY = 1e-30  # what is smaller may vanish once it is weighted
 
 
 @dataclass
 class Habits:
     """What earlier passes taught of a model.
 
-    Calls whose rows are records, calls whose rows all records share, and the names of
-    normalisations that do more with their weights than multiply or add them element by element.
+    Calls that were tried out, and those of them whose rows were seen to be records; calls whose
+    rows all records share; and of normalisations, whether they multiply or add their weights
+    element by element and do no more with them.
     """
 
-    by_record: set[Signature] = field(default_factory=set)
+    tried: set[Call] = field(default_factory=set)
+    by_record: set[Call] = field(default_factory=set)
     shared: set[Signature] = field(default_factory=set)
-    not_elementwise: set[str] = field(default_factory=set)
+    elementwise: dict[Signature, bool] = field(default_factory=dict)
+    passes: int = 0
+    most_records_tried: int = 1
+
+    def trial_is_due(self, batch: int) -> bool:
+        """At passes 1, 4, 16, 64 … and for far larger batches: records may decide what layers do.
+
+        By chance a few records can pass where more would not.
+        """
+        number = self.passes + 1
+        power_of_four = number & (number - 1) == 0 and number.bit_length() % 2 == 1
+        return batch > 1 and (power_of_four or batch > 2 * self.most_records_tried)
 
 
 @dataclass(frozen=True)
@@ -45,16 +63,18 @@ class Layer:
     module: nn.Module
     parameters: Mapping[str, nn.Parameter]
     forward: Callable[..., Any]
+    forward_is_its_own: bool
 
     def run(self, stand_ins: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
         """The layer's output with ``stand_ins`` in the place of parameters."""
         own: dict[str, Any] = self.module._parameters
-        kept = {name: own[name] for name in stand_ins}
+        if any(own[name] is not self.parameters[name] for name in stand_ins):
+            raise self.refusal("it calls itself")
         own.update(stand_ins)
         try:
             return self.forward(*args, **kwargs)
         finally:
-            own.update(kept)
+            own.update(self.parameters)
 
     def run_unfollowed(self, *args: Any, **kwargs: Any) -> Any:
         """The layer's output, through which autograd reaches the input alone."""
@@ -70,68 +90,132 @@ class Layer:
 
 @dataclass
 class Tap:
-    """A watched tensor (rows, …); ``uses`` makes uses of its gradient (batch, rows/batch, …)."""
+    """A watched tensor (rows, …); ``uses`` makes uses of its gradient (batch, rows/batch, …).
+
+    ``positions`` is the length of its second dimension, if it has one before the features.
+    """
 
     layer: Layer
     signature: Signature
     rows: int
+    positions: int
     uses: Callable[[Tensor], Uses] | None
     can_be_shared: bool
 
+    def call(self, batch: int) -> Call:
+        """What tells calls of one kind from others; refused where rows and records do not fit."""
+        if self.rows % batch:
+            raise self.layer.refusal(NOT_RECORDS)
+        return self.signature, self.rows // batch
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What arrived, in order, from a backward pass with each loss multiplied by its own weight.
+
+    Where rows are records, a record's rows arrive multiplied by its weight, and else they do not.
+    Weights are powers of two, so that rounding is the same with and without them. Of what arrives
+    two sums a record are kept, which a stranger's share changes.
+    """
+
+    weights: Tensor
+    arrivals: list[Tensor]
+
+    def agrees(self, gradient: Tensor, weighted: Tensor) -> bool:
+        """Whether ``weighted`` sums are those of ``gradient`` (rows, …) times the weights."""
+        expected = self.weights * two_sums(gradient, len(self.weights))
+        if not (weighted.isfinite().all() and expected.isfinite().all()):
+            return True  # infinity reaches everywhere; the norms will tell
+        sizes, off = expected[1], (weighted - expected).abs()
+        return bool((off <= 1e-5 * sizes + _TINY).all())
+
+
+def two_sums(gradient: Tensor, batch: int) -> Tensor:
+    """The sum of a record's numbers and of their sizes, float64, (2, batch)."""
+    records = gradient.reshape(batch, -1)
+    wide = torch.float64
+    return torch.stack([records.sum(1, dtype=wide), records.abs().sum(1, dtype=wide)])
+
 
 class Recorder:
-    """While entered, the layers of ``model`` are watched; ``receive`` gets what they yield.
+    """While entered, the layers are watched; ``backward`` hands on what they yield.
 
     ``batch`` is how many records the losses will have, if known; else the first layer's rows count.
     """
 
-    def __init__(self, model: nn.Module, habits: Habits, batch: int | None = None) -> None:
+    def __init__(self, layers: list[Layer], habits: Habits, batch: int | None = None) -> None:
         self.habits, self.batch, self.taps = habits, batch, list[Tap]()
-        self._receive: Receive | None = None
-        self._probe: list[tuple[Tap, Tensor]] | None = None
-        self._layers = [
-            Layer(name, module, own, module.forward)
-            for name, module in model.named_modules()
-            if (own := _trainable(module))
-        ]
+        self._layers = layers
+        self._arrived: Callable[[Tap, Tensor], None] | None = None
 
     def __enter__(self) -> Self:
         ways = [way_to_run(layer) for layer in self._layers]
         for layer, way in zip(self._layers, ways, strict=True):
-            layer.module.forward = partial(self._call, way, layer)
+            vars(layer.module)["forward"] = partial(self._call, way, layer)
         return self
 
     def __exit__(self, *_: object) -> None:
         for layer in self._layers:
-            del layer.module.forward
+            if layer.forward_is_its_own:
+                vars(layer.module)["forward"] = layer.forward
+            else:
+                del vars(layer.module)["forward"]
 
-    def strangers(self, losses: Tensor) -> list[Tap]:
-        """The taps whose rows are not the records of ``losses`` (batch,), if there are any.
+    def uneven(self) -> list[Tap]:
+        """The taps whose rows cannot be the records."""
+        return [tap for tap in self.taps if self.batch and tap.rows % self.batch]
 
-        New kinds of call are tried out: half of the losses must not reach the other half's rows.
+    def untried(self) -> bool:
+        """Whether there is a kind of call of which no earlier trial tells.
+
+        Rows that are some positions of each record, but not all, may be others in every pass.
         """
-        self.batch = len(losses)
-        uneven = [tap for tap in self.taps if tap.rows % self.batch]
-        new = {tap.signature for tap in self.taps} - self.habits.by_record
-        if uneven or self.batch == 1 or not new:
-            return uneven
-        self._probe = []
-        losses[::2].sum().backward(retain_graph=True)
-        probe, self._probe = self._probe, None
-        if not all(gradient.isfinite().all() for _, gradient in probe):
-            return []  # infinity reaches everywhere; the norms will tell
-        reached = [(tap, *_reach(gradient, self.batch)) for tap, gradient in probe]
-        strangers = [tap for tap, _, others in reached if others]
-        if not strangers:
-            self.habits.by_record |= {tap.signature for tap, own, _ in reached if own}
-        return strangers
+        batch, tried = self.batch or 1, self.habits.tried
+        whole = {1, *(tap.positions for tap in self.taps if tap.rows == batch)}
+        calls = {tap.call(batch) for tap in self.taps}
+        return any(call not in tried or call[1] not in whole for call in calls)
 
-    def backward(self, losses: Tensor, receive: Receive) -> None:
-        """One backward pass of the sum of ``losses``; ``receive`` gets the uses as they arise."""
-        self._receive = receive
+    def trial(self, losses: Tensor) -> Trial:
+        """Try out which rows each loss reaches; the graph is kept for `backward`."""
+        generator = torch.Generator().manual_seed(self.habits.passes)
+        powers = torch.randperm(len(losses), generator=generator) % 16 - 8
+        trial = Trial(torch.exp2(powers.double()).to(losses.device), [])
+        self._arrived = lambda _, gradient: trial.arrivals.append(two_sums(gradient, len(losses)))
+        (losses * trial.weights.to(losses.dtype)).sum().backward(retain_graph=True)
+        return trial
+
+    def backward(self, losses: Tensor, receive: Receive, trial: Trial | None) -> list[Tap]:
+        """One backward pass of the sum of ``losses``; ``receive`` gets the uses as they arise.
+
+        Returns the taps that disagree with the trial or, without one, were never seen to agree.
+        """
+        batch, known = len(losses), self.habits.by_record
+        arrivals = iter(trial.arrivals if trial else ())
+        strangers = []
+
+        def arrived(tap: Tap, gradient: Tensor) -> None:
+            call = tap.call(batch)
+            if trial:
+                self.habits.tried.add(call)
+                if not trial.agrees(gradient, next(arrivals)):
+                    strangers.append(tap)
+                elif gradient.any():
+                    known.add(call)
+            elif batch > 1 and call not in known and gradient.any():
+                strangers.append(tap)
+            uses, tap.uses = tap.uses, None  # lets go of the layer's input
+            if uses and not strangers:
+                for parameter, use in uses(by_record(gradient, batch)):
+                    receive(parameter, use)
+
+        self._arrived = arrived
         # Under autocast, products of the norms and sums would be rounded to its narrow type.
         with torch.autocast(losses.device.type, enabled=False):
             losses.sum().backward()
+        if trial:
+            self.habits.tried.update(tap.call(batch) for tap in self.taps)
+            self.habits.most_records_tried = max(batch, self.habits.most_records_tried)
+        return strangers
 
     def watch(
         self,
@@ -141,21 +225,29 @@ class Recorder:
         uses: Callable[[Tensor], Uses],
         *,
         can_be_shared: bool = False,
-    ) -> None:
-        """Have ``uses`` called with the gradient of ``tensor`` (rows, …) when it arrives."""
-        if not tensor.requires_grad:
-            tensor.requires_grad_()
-        tap = Tap(layer, signature, len(tensor), uses, can_be_shared)
-        self.taps.append(tap)
-        tensor.register_hook(partial(self._arrived, tap))
+    ) -> Tensor:
+        """Have ``uses`` called with the gradient of ``tensor`` (rows, …), which is to be used on.
 
-    def _arrived(self, tap: Tap, gradient: Tensor) -> None:
-        if self._probe is not None:
-            self._probe.append((tap, gradient))
-        elif self._receive and self.batch and tap.uses:
-            uses, tap.uses = tap.uses, None  # lets go of the layer's input
-            for parameter, use in uses(gradient.unflatten(0, (self.batch, -1))):
-                self._receive(parameter, use)
+        A layer that runs again within the backward pass, because activations were not kept, is
+        watched like any other, and forgotten with its output.
+        """
+        if not tensor.requires_grad or (tensor._is_view() and tensor.grad_fn is not None):
+            # A tensor that may be changed in place without its hook being lost.
+            tensor = tensor.requires_grad_().clone()
+        positions = tensor.shape[1] if tensor.ndim > 2 else 1
+        tap = Tap(layer, signature, len(tensor), positions, uses, can_be_shared)
+        if self._arrived is None:
+            self.taps.append(tap)
+        if tensor.grad_fn is None:
+            tensor.register_hook(lambda gradient: self._arrives(tap, gradient))
+        else:
+            place = tensor.output_nr
+            tensor.grad_fn.register_prehook(lambda found: self._arrives(tap, found[place]))
+        return tensor
+
+    def _arrives(self, tap: Tap, gradient: Tensor | None) -> None:
+        if self._arrived is not None and gradient is not None:
+            self._arrived(tap, gradient)
 
     def _call(self, way: Way, layer: Layer, *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
@@ -163,11 +255,22 @@ class Recorder:
         return way(self, layer, *args, **kwargs)
 
 
-def _trainable(module: nn.Module) -> dict[str, nn.Parameter]:
-    return {name: p for name, p in module._parameters.items() if p is not None and p.requires_grad}
+def layers_of(model: nn.Module) -> list[Layer]:
+    """The layers to watch; raises `InputError` for modules that no way of watching suits."""
+    layers = []
+    for name, module in model.named_modules():
+        own = {n: p for n, p in module._parameters.items() if p is not None and p.requires_grad}
+        layer = Layer(name, module, own, module.forward, "forward" in vars(module))
+        if reason := why_not(module):
+            raise layer.refusal(reason)
+        if own:
+            layers.append(layer)
+    return layers
 
 
-def _reach(gradient: Tensor, batch: int) -> tuple[bool, bool]:
-    """Whether losses 0, 2, 4 … reach rows of their own records, and rows of others."""
-    records = gradient.reshape(batch, -1)
-    return bool(records[::2].any()), bool(records[1::2].any())
+def by_record(tensor: Tensor, batch: int) -> Tensor:
+    """(rows, …) as (batch, rows/batch, …)."""
+    rows = len(tensor)
+    if rows == batch:
+        return tensor.unsqueeze(1)
+    return tensor.reshape(batch, rows // batch, *tensor.shape[1:])

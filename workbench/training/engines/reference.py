@@ -6,17 +6,18 @@ Nothing here is clever, so that it can be the measure of every other engine in t
 import torch
 from torch import nn
 
-from workbench.training.clipping import ClippedSum, RecordLosses, clip_factors, trainable
+from workbench.training.clipping import ClippedSum, Factors, RecordLosses, trainable
 
 
 def clipped_gradient_sum(
-    model: nn.Module, record_losses: RecordLosses, *, max_grad_norm: float
+    model: nn.Module, record_losses: RecordLosses, *, factors: Factors
 ) -> ClippedSum:
     """See `workbench.training.clipped_gradient_sum`; one backward pass for each record."""
     parameters = trainable(model)
     gradients = {name: torch.zeros_like(p) for name, p in parameters.items()}
-    norms = []
-    for loss in record_losses():
+    losses = record_losses()
+    norms = torch.zeros_like(losses.detach())
+    for index, loss in enumerate(losses):
         record = torch.autograd.grad(
             loss,
             list(parameters.values()),
@@ -25,7 +26,8 @@ def clipped_gradient_sum(
             materialize_grads=True,
         )
         norm = torch.sqrt(sum((g.square().sum() for g in record), torch.zeros_like(loss)))
-        norms.append(norm.detach())
+        norms[index] = norm.detach()
+        (weight,) = factors(norms[index : index + 1])
         for total, gradient in zip(gradients.values(), record, strict=True):
-            total += clip_factors(norm, max_grad_norm) * gradient
-    return ClippedSum(gradients, torch.stack(norms))
+            total += weight * gradient
+    return ClippedSum(gradients, norms)

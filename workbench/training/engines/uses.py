@@ -1,25 +1,31 @@
 """What one layer call adds to a parameter's gradient, record by record.
 
 A parameter is used by each call of its layer, and by each layer it is tied into. The gradient of a
-record is the sum over uses, so its squared norm is the sum of the uses' squared norms and twice
-the inner products of each pair. Three kinds of use know both without further backward passes:
+record is the sum over uses, of which each kind here knows the squared norm and the clipped sum
+without further backward passes:
 
 - `Dense`: the gradients themselves, (batch, …);
-- `Outer`: gradient i is leftᵢᵀ rightᵢ, a sum over positions, kept as its two factors;
+- `Kept`: a matrix a record, formed here;
+- `Outer`: gradient i is leftᵢᵀ rightᵢ, a sum over positions, left as its two factors;
 - `Rows`: gradient i adds values to some rows of a table and is zero elsewhere.
 
-Everything is float32 or wider: the norm must be that of the very numbers that are summed.
+Two uses of one parameter become one where that is possible; `Outer` and `Rows` stay two, and their
+inner product is needed. Everything is float32 or wider: the norm must be that of the very numbers
+that are summed.
 """
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
+
+from workbench.training.engines.products import gram, outer_product, outer_products
 
 # A record's gradient of an outer product takes m·n numbers, its two factors T·(m + n). Up to this
-# ratio the products are formed at once and kept, which makes norm and sum one pass each; above, the
-# Gram form of the norm saves that ratio in arithmetic and the factors are kept (measured: see
-# benchmarks/engines.py).
+# ratio the products are formed at once and kept: forming them costs what the ordinary gradient
+# does, norm and sum a pass over memory each. Above, they would fill it, and the Gram form of the
+# norm is cheap (measured: see benchmarks/engines.py).
 KEEP_UP_TO = 4.0
 
 
@@ -31,14 +37,52 @@ class Dense:
 
     def squared_norms(self) -> Tensor:
         """‖Gᵢ‖², shape (batch,)."""
-        return torch.linalg.vector_norm(self._vectors(), dim=1).square()
+        last = self.gradients.shape[-1] if self.gradients.ndim > 1 else 1
+        return _squares(self.gradients.reshape(len(self.gradients), -1, last))
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
         """Σᵢ cᵢ·Gᵢ for factors (batch,)."""
-        return (factors @ self._vectors()).view(self.gradients.shape[1:])
+        vectors = self.gradients.reshape(len(self.gradients), -1)
+        return (factors.to(vectors.dtype) @ vectors).view(self.gradients.shape[1:])
 
-    def _vectors(self) -> Tensor:
-        return self.gradients.reshape(len(self.gradients), -1)
+
+@dataclass(frozen=True)
+class Kept:
+    """Gradients (m, n), one a record, that no one else holds; ``squares`` (batch,) of their norms.
+
+    A list where each was formed by itself, a tensor (batch, m, n) where all were at once.
+    """
+
+    gradients: list[Tensor] | Tensor
+    squares: Tensor
+
+    def squared_norms(self) -> Tensor:
+        """‖Gᵢ‖², shape (batch,)."""
+        return self.squares
+
+    def weighted_sum(self, factors: Tensor) -> Tensor:
+        """Σᵢ cᵢ·Gᵢ, in the memory of the first where that can be."""
+        if isinstance(self.gradients, Tensor):
+            return Dense(self.gradients).weighted_sum(factors)
+        first, *others = factors.tolist()
+        total = self.gradients[0].mul_(first)
+        for gradient, factor in zip(self.gradients[1:], others, strict=True):
+            total.add_(gradient, alpha=factor)
+        return total
+
+    def with_another(self, use: "Use") -> "Kept":
+        """Both uses as one, in the memory of this one."""
+        for index, gradient in enumerate(self.gradients):
+            match use:
+                case Outer(left, right):
+                    gradient.addmm_(left[index].mT, right[index])
+                case Rows(indices, values):
+                    gradient.index_add_(0, indices[index], values[index])
+                case Dense(others) | Kept(others):
+                    gradient.add_(others[index])
+        if isinstance(self.gradients, Tensor):
+            return Kept(self.gradients, _squares(self.gradients))
+        return Kept(self.gradients, torch.cat([_squares(g[None]) for g in self.gradients]))
 
 
 @dataclass(frozen=True)
@@ -50,12 +94,12 @@ class Outer:
 
     def squared_norms(self) -> Tensor:
         """⟨left leftᵀ, right rightᵀ⟩ (Bu et al. 2023, arXiv 2210.00038, section 3), (batch,)."""
-        return _gram_product(self, self)
+        return gram(self.left).mul_(gram(self.right)).sum((1, 2))
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
         """leftᵀ(c ⊙ right) over all records and positions at once."""
-        weighted = factors[:, None, None] * self.right
-        return self.left.flatten(0, 1).mT @ weighted.flatten(0, 1)
+        weighted = factors.to(self.right.dtype)[:, None, None] * self.right
+        return outer_product(self.left.flatten(0, 1), weighted.flatten(0, 1))
 
 
 @dataclass(frozen=True)
@@ -67,59 +111,72 @@ class Rows:
     height: int
 
     def squared_norms(self) -> Tensor:
-        """Positions that share a row add up before they are squared: Σ [sₜ = sₜ′]⟨vₜ, vₜ′⟩."""
-        return _row_product(self, self)
+        """Positions of a record that share a row add up before they are squared."""
+        batch = len(self.indices)
+        records = torch.arange(batch, device=self.indices.device)[:, None]
+        places, inverse = torch.unique(self.indices + records * self.height, return_inverse=True)
+        rows = self.values.new_zeros(len(places), self.values.shape[2])
+        rows.index_add_(0, inverse.flatten(), self.values.flatten(0, 1))
+        squares = vector_norm(rows, dim=1).square_()
+        return squares.new_zeros(batch).index_add_(0, places // self.height, squares)
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
         """The clipped values scattered into a table (height, n)."""
-        weighted = factors[:, None, None] * self.values
+        weighted = factors.to(self.values.dtype)[:, None, None] * self.values
         table = weighted.new_zeros(self.height, weighted.shape[-1])
         return table.index_add_(0, self.indices.flatten(), weighted.flatten(0, 1))
 
 
-Use = Dense | Outer | Rows
+Use = Dense | Kept | Outer | Rows
 
 
-def outer(left: Tensor, right: Tensor) -> Dense | Outer:
+def outer(left: Tensor, right: Tensor) -> Kept | Outer:
     """Gradients leftᵢᵀ rightᵢ in the form that is cheaper for these shapes (batch, T, m or n)."""
     left, right = wide(left), wide(right)
-    (_, positions, m), n = left.shape, right.shape[-1]
-    if m * n <= KEEP_UP_TO * positions * (m + n):
-        return Dense(left.mT @ right)
-    return Outer(left, right)
+    (batch, positions, m), n = left.shape, right.shape[-1]
+    if m * n > KEEP_UP_TO * positions * (m + n):
+        return Outer(left, right)
+    gradients = outer_products(left, right)
+    if isinstance(gradients, Tensor):
+        return Kept(gradients, _squares(gradients))
+    row_norms, kept = left.new_empty(batch, m), []
+    for gradient, norms in zip(gradients, row_norms.unbind(), strict=True):
+        vector_norm(gradient, dim=1, out=norms)  # while it is in the processor's cache
+        kept.append(gradient)
+    return Kept(kept, row_norms.square_().sum(1))
 
 
-def inner_products(one: Use, other: Use) -> Tensor:
-    """⟨Gᵢ, Hᵢ⟩ of two uses of one parameter, record by record, shape (batch,)."""
+def joined(one: Use, other: Use) -> Use | None:
+    """Two uses of one parameter as one, or None for `Outer` and `Rows`."""
     match one, other:
+        case (Outer(), Rows()) | (Rows(), Outer()):
+            return None
         case Dense(a), Dense(b):
-            return (a * b).reshape(len(a), -1).sum(1)
-        case Outer(left, right), Dense(gradients):
-            return ((left @ gradients) * right).sum((1, 2))
-        case Rows(indices, values), Dense(gradients):
-            touched = gradients.gather(1, indices[:, :, None].expand_as(values))
-            return (touched * values).sum((1, 2))
-        case Outer(), Outer():
-            return _gram_product(one, other)
-        case Rows(), Rows():
-            return _row_product(one, other)
-        case Outer(left, right), Rows(indices, values):
-            # Entry (s, t): what position s adds to the row of position t, without the whole table.
-            columns = left.gather(2, indices[:, None, :].expand(-1, left.shape[1], -1))
-            return (columns * (right @ values.mT)).sum((1, 2))
+            return Dense(a + b)
+        case Outer(a, b), Outer(c, d):
+            return Outer(torch.cat([a, c], 1), torch.cat([b, d], 1))
+        case Rows(a, b, height), Rows(c, d):
+            return Rows(torch.cat([a, c], 1), torch.cat([b, d], 1), height)
+        case Kept(), _:
+            return one.with_another(other)
+        case Dense(gradients), _:
+            return Kept(gradients.clone(), one.squared_norms()).with_another(other)
         case _:
-            return inner_products(other, one)
+            return joined(other, one)
+
+
+def inner_products(outer: Outer, rows: Rows) -> Tensor:
+    """⟨Gᵢ, Hᵢ⟩ of two uses that stay apart, shape (batch,)."""
+    # Entry (s, t): what position s adds to the row of position t, without the whole table.
+    indices = rows.indices[:, None, :].expand(-1, outer.left.shape[1], -1)
+    return (outer.left.gather(2, indices) * (outer.right @ rows.values.mT)).sum((1, 2))
 
 
 def wide(tensor: Tensor) -> Tensor:
     """The tensor in float32 or wider."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
-def _gram_product(one: Outer, other: Outer) -> Tensor:
-    return ((one.left @ other.left.mT) * (one.right @ other.right.mT)).sum((1, 2))
-
-
-def _row_product(one: Rows, other: Rows) -> Tensor:
-    same = one.indices[:, :, None] == other.indices[:, None, :]
-    return ((one.values @ other.values.mT) * same).sum((1, 2))
+def _squares(matrices: Tensor) -> Tensor:
+    """Squared norms (batch,) of (batch, m, n), row by row: one long sum would lose digits."""
+    return vector_norm(matrices, dim=2).square_().sum(1)

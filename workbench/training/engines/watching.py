@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding as look_up
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from workbench.training.engines import layers
@@ -22,11 +23,32 @@ if TYPE_CHECKING:
 Way = Callable[..., Any]
 
 
+def why_not(module: nn.Module) -> str | None:
+    """Why a module, trainable or not, stands in the way of clipping by record, if it does."""
+    if isinstance(module, _BatchNorm) and module.training:
+        return "it mixes the records of a batch; replace it by a group or layer normalisation"
+    if getattr(module, "track_running_stats", False) and module.training:
+        return "it keeps statistics of the records, to which no noise is added"
+    compiled = (
+        module._compiled_call_impl is not None
+        or "_orig_mod" in module._modules
+        or isinstance(module, torch.jit.ScriptModule)
+    )
+    if compiled and any(p.requires_grad for p in module.parameters()):
+        return "it is compiled, and its layers cannot be watched"
+    if isinstance(module, nn.Embedding) and module.weight.requires_grad:
+        if module.max_norm is not None:
+            return "max_norm changes its weights by what the records look up, without noise"
+        if module.scale_grad_by_freq:
+            return "scale_grad_by_freq mixes the records of a batch"
+    return None
+
+
 def way_to_run(layer: "Layer") -> Way:
     """The way for this layer; raises `InputError` if there is none."""
     if rule := layers.RULES.get(getattr(layer.forward, "__func__", layer.forward)):
         return partial(_with_rule, rule)
-    if isinstance(layer.module, nn.Embedding):
+    if isinstance(layer.module, nn.Embedding) and layer.parameters.keys() == {"weight"}:
         return _around_look_up
     if any(True for part in layer.module.children() for _ in part.parameters()):
         raise layer.refusal("it has trainable parameters of its own beside those of its parts")
@@ -41,30 +63,41 @@ def _with_rule(
 ) -> Tensor:
     """A layer whose rule makes uses of its input and its output's gradient."""
     output = layer.run_unfollowed(*args, **kwargs)
+    if output._is_view():  # Conv1D's: the same numbers, but free to be changed in place
+        output = torch.ops.aten._unsafe_view(output, output.shape)
     x = args[0] if args else next(iter(kwargs.values()))
     return _watched(rule, recorder, layer, x, output)
 
 
 def _around_look_up(recorder: "Recorder", layer: "Layer", *args: Any, **kwargs: Any) -> Any:
     """An embedding that scales or shifts: what it looks up inside is watched, not its output."""
-    with _LookUps(recorder, layer):
-        return layer.run_unfollowed(*args, **kwargs)
+    stand_in = layer.parameters["weight"].detach()
+    with _LookUps(recorder, layer, stand_in):
+        return layer.run({"weight": stand_in}, *args, **kwargs)
 
 
 class _LookUps(TorchFunctionMode):
-    """Watches `torch.nn.functional.embedding` while a single layer runs."""
+    """Watches `torch.nn.functional.embedding` while a single layer runs on ``weight``."""
 
-    def __init__(self, recorder: "Recorder", layer: "Layer") -> None:
+    def __init__(self, recorder: "Recorder", layer: "Layer", weight: Tensor) -> None:
         super().__init__()
-        self.recorder, self.layer = recorder, layer
+        self.recorder, self.layer, self.weight = recorder, layer, weight
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        output = func(*args, **(kwargs or {}))
-        if func is not look_up:
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
+        used = any(value is self.weight for value in (*args, *kwargs.values()))
+        if not used or func in _ASKING:
             return output
+        if func is not look_up:
+            raise self.layer.refusal("it uses its weight for more than looking up rows")
         return _watched(layers.embedding, self.recorder, self.layer, args[0], output)
+
+
+# What may be asked of a weight without using its numbers.
+_ASKING = {getattr(Tensor, name).__get__ for name in ("device", "dtype", "shape", "requires_grad")}
 
 
 def _watched(
@@ -84,14 +117,13 @@ def _watched(
     def uses(gradient: Tensor) -> "Uses":
         if x._version != version:
             raise layer.refusal("its input was changed in place after it was used")
-        inputs = x.unflatten(0, gradient.shape[:2])
+        inputs = x.reshape(*gradient.shape[:2], *x.shape[1:])
         for name, use in rule(layer.module, inputs, gradient, layer.parameters):
             yield layer.parameters[name], use
 
     # A table asked for rows 0, 1, 2 … is asked for all records at once.
     can_be_shared = x.ndim == 1 or len(x) == 1
-    recorder.watch(layer, output, signature, uses, can_be_shared=can_be_shared)
-    return output
+    return recorder.watch(layer, output, signature, uses, can_be_shared=can_be_shared)
 
 
 def _repeated(tensor: Tensor, batch: int) -> Tensor:
@@ -113,10 +145,9 @@ def _with_copies(
         for name, p in layer.parameters.items()
     }
     habits, signature = recorder.habits, (layer.name, x.ndim, rows == 1)
-    if layer.name in habits.not_elementwise:
-        return _row_by_row(recorder, layer, x, *args, **kwargs)
-    if signature not in habits.by_record and not _same(layer, copies, x, *args, **kwargs):
-        habits.not_elementwise.add(layer.name)
+    if signature not in habits.elementwise:
+        habits.elementwise[signature] = _same(layer, copies, x, *args, **kwargs)
+    if not habits.elementwise[signature]:
         return _row_by_row(recorder, layer, x, *args, **kwargs)
     output = layer.run(copies, x, *args, **kwargs)
     for name, copy in copies.items():
@@ -165,5 +196,4 @@ def _row_by_row(recorder: "Recorder", layer: "Layer", *args: Any, **kwargs: Any)
             gradients = rows[name].unflatten(0, gradient.shape[:2])
             yield parameter, Dense(layers.over_positions(gradients, parameter.ndim))
 
-    recorder.watch(layer, output, (layer.name, output.ndim, len(output) == 1), uses)
-    return output
+    return recorder.watch(layer, output, (layer.name, output.ndim, len(output) == 1), uses)

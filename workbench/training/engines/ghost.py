@@ -1,0 +1,139 @@
+"""Ghost clipping from Opacus: a backward pass for the norms, another for the clipped sum.
+
+The first pass leaves each record's norm on every parameter, without its gradient where the layer is
+`nn.Linear` or `nn.Embedding`; the second is an ordinary one of the losses, each multiplied by its
+factor (Li et al. 2022, arXiv 2110.05679, section 4). The factors come from the caller here, so that
+no second clipping norm can disagree with the one the noise is calibrated to.
+
+The second pass sees every use of a parameter, the first only what Opacus's hooks saw. Where the two
+may differ the sum would not be clipped, so the model is refused by name: tied weights, layers
+called twice, weights used past their layer's back.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from opacus.grad_sample import GradSampleHooksFastGradientClipping
+from torch import Tensor, nn
+
+from workbench.errors import InputError
+from workbench.training.clipping import ClippedSum, Factors, RecordLosses, trainable
+from workbench.training.engines.hooks import attached, gradients_kept
+
+
+def clipped_gradient_sum(
+    model: nn.Module, record_losses: RecordLosses, *, factors: Factors
+) -> ClippedSum:
+    """See `workbench.training.clipped_gradient_sum`; two backward passes through one forward."""
+    parameters = trainable(model)
+    _refuse_what_the_norms_miss(model)
+    with (
+        attached(GradSampleHooksFastGradientClipping, model) as hooks,
+        gradients_kept(parameters.values()),
+        _contiguous_indices(model),
+    ):
+        try:
+            losses = _losses(record_losses)
+            _refuse_other_uses(losses, parameters)
+            losses.sum().backward(retain_graph=True)
+            norms = torch.stack([_norms(name, p, losses) for name, p in parameters.items()])
+        finally:
+            for parameter in parameters.values():
+                vars(parameter).pop("_norm_sample", None)
+        norms = norms.norm(dim=0)
+        hooks.disable_hooks()
+        for parameter in parameters.values():
+            parameter.grad = None  # the first pass formed the unclipped sum there
+        (losses * factors(norms)).sum().backward()
+        gradients = {name: _gradient(p) for name, p in parameters.items()}
+    return ClippedSum(gradients, norms)
+
+
+@contextmanager
+def _contiguous_indices(model: nn.Module) -> Iterator[None]:
+    """Give embeddings copies of sliced or expanded indices, which Opacus cannot reshape."""
+    hooks = [
+        module.register_forward_pre_hook(lambda _, args: tuple(a.contiguous() for a in args))
+        for module in model.modules()
+        if isinstance(module, nn.Embedding)
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _losses(record_losses: RecordLosses) -> Tensor:
+    try:
+        return record_losses()
+    except NotImplementedError as error:
+        raise InputError(
+            f"Ghost clipping cannot clip this model: a layer is called twice ({error}); choose "
+            "engine='bookkeeping'."
+        ) from None
+
+
+def _refuse_what_the_norms_miss(model: nn.Module) -> None:
+    owners = Counter(
+        parameter
+        for module in model.modules()
+        for parameter in module._parameters.values()
+        if parameter is not None and parameter.requires_grad
+    )
+    for name, parameter in trainable(model).items():
+        if owners[parameter] > 1:
+            raise _refusal(name, "it is tied, and the norm would leave out the cross term")
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and module.weight.requires_grad:
+            if module.padding_idx is not None:
+                raise _refusal(f"{name}.weight", "its norm would count the padding row")
+            if module.scale_grad_by_freq:
+                raise _refusal(f"{name}.weight", "scale_grad_by_freq mixes the records of a batch")
+
+
+def _refuse_other_uses(losses: Tensor, parameters: dict[str, nn.Parameter]) -> None:
+    """Compare how often the graph of the losses uses each parameter with what the hooks saw."""
+    used = _uses(losses)
+    for name, parameter in parameters.items():
+        if used[parameter] > getattr(parameter, "_forward_counter", 0):
+            raise _refusal(name, "it is used outside its layer's one call, which the norm misses")
+
+
+def _uses(losses: Tensor) -> Counter[Any]:
+    """How many edges of the autograd graph lead to each leaf."""
+    found = Counter[Any]()
+    seen, waiting = set(), [losses.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        for following, _ in node.next_functions if node else ():
+            leaf = getattr(following, "variable", None)
+            if leaf is not None:
+                found[leaf] += 1
+            elif following not in seen:
+                seen.add(following)
+                waiting.append(following)
+    return found
+
+
+def _norms(name: str, parameter: nn.Parameter, losses: Tensor) -> Tensor:
+    norms = getattr(parameter, "_norm_sample", None)
+    if norms is None or norms.shape != losses.shape:
+        raise _refusal(name, "Opacus found no norm a record for it")
+    if torch.finfo(norms.dtype).bits < 32:
+        raise _refusal(name, f"Opacus takes its norm in {norms.dtype}, too coarse to bound it")
+    return norms
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+    return gradient.detach().to(torch.promote_types(gradient.dtype, torch.float32))
+
+
+def _refusal(name: str, reason: str) -> InputError:
+    return InputError(
+        f"Ghost clipping cannot clip {name!r}: {reason}; choose engine='bookkeeping'."
+    )
