@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workbench.training.calibrate import NormCalibration, calibrated_norm
     from workbench.training.clipping import ClippedSum, clipped_gradient_sum
+    from workbench.training.estimate import MemoryEstimate
     from workbench.training.folder import RunRecord, read_run, verify
+    from workbench.training.memory import predict_memory, what_fits
     from workbench.training.report import RunResult, StepReport
     from workbench.training.run import resume, train
 
@@ -18,9 +20,12 @@ _HOMES = {
     "calibrated_norm": "calibrate",
     "ClippedSum": "clipping",
     "clipped_gradient_sum": "clipping",
+    "MemoryEstimate": "estimate",
     "RunRecord": "folder",
     "read_run": "folder",
     "verify": "folder",
+    "predict_memory": "memory",
+    "what_fits": "memory",
     "RunResult": "report",
     "StepReport": "report",
     "resume": "run",
@@ -29,16 +34,19 @@ _HOMES = {
 
 __all__ = [
     "ClippedSum",
+    "MemoryEstimate",
     "NormCalibration",
     "RunRecord",
     "RunResult",
     "StepReport",
     "calibrated_norm",
     "clipped_gradient_sum",
+    "predict_memory",
     "read_run",
     "resume",
     "train",
     "verify",
+    "what_fits",
 ]
 
 
