@@ -5,10 +5,12 @@ thread trains, and whoever follows asks for a `Progress` whenever it suits. A pr
 at a time: a second `start` is refused while the first is going, whichever panel or cell asks.
 """
 
+import asyncio
 import threading
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -21,8 +23,12 @@ from workbench.training.folder import METRICS, fresh_path, metrics_row
 from workbench.training.ledger import read
 from workbench.training.report import RunResult, StepReport
 
-Phase = Literal["preparing", "running", "cancelling", "done", "cancelled", "failed"]
+Phase = Literal[
+    "preparing", "running", "pausing", "paused", "cancelling", "done", "cancelled", "failed"
+]
 ENDED: tuple[Phase, ...] = ("done", "cancelled", "failed")
+_LOOK_AGAIN_SECONDS = 0.1
+Work = Callable[..., RunResult]  # called with on_step and stop
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,26 +50,47 @@ class Progress:
 
 
 class Run:
-    """A run that `start` has begun; every method can be called from any thread."""
+    """A run that `start` or `resume` has begun; every method can be called from any thread."""
 
-    def __init__(self, config: RunConfig, run_dir: Path) -> None:
+    def __init__(self, config: RunConfig, run_dir: Path, work: Work, rows: "_Rows") -> None:
         self.config, self.run_dir = config, run_dir
+        self._work, self._rows = work, rows
         self._changed = threading.Condition()
-        self._stop = threading.Event()
-        self._rows = _Rows()
-        self._now = Progress(0, "preparing", None, self._rows.frame())
-        self._thread = threading.Thread(target=self._work, name="dp-sgd run", daemon=True)
+        self._stop, self._going_on = threading.Event(), threading.Event()
+        self._going_on.set()
+        self._now = Progress(0, "preparing", None, rows.frame())
+        self._thread = threading.Thread(target=self._to_the_end, name="dp-sgd run", daemon=True)
         self._thread.start()
 
     @property
+    def phase(self) -> Phase:
+        """What the run is doing."""
+        return self._now.phase
+
+    @property
     def active(self) -> bool:
-        """Whether the run is still going."""
+        """Whether the run is still going, or could go on."""
         return not self._now.ended
 
     def cancel(self) -> None:
         """Finish the step in hand and stop; the run then tells what it truly spent."""
-        self._stop.set()
-        self._tell(phase="cancelling")
+        with self._changed:
+            self._stop.set()
+            self._going_on.set()
+            self._tell()
+
+    def pause(self) -> None:
+        """Finish the step in hand and wait there, with everything kept in memory."""
+        with self._changed:
+            if not self._stop.is_set():
+                self._going_on.clear()
+                self._tell()
+
+    def go_on(self) -> None:
+        """End a pause."""
+        with self._changed:
+            self._going_on.set()
+            self._tell()
 
     def progress(self, *, newer_than: int = -1, timeout: float | None = None) -> Progress:
         """The run as it stands, once it has moved on from version ``newer_than``."""
@@ -77,32 +104,51 @@ class Run:
             self._changed.wait_for(lambda: self._now.ended, timeout)
             return self._current()
 
+    async def until_end(self) -> Progress:
+        """The same for a notebook cell: while it awaits, the kernel still hears the buttons."""
+        while self.active:
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+        return self.progress()
+
     def _current(self) -> Progress:
         # The table is copied when somebody looks, not at every step.
-        return Progress(**{**vars(self._now), "metrics": self._rows.frame()})
+        return replace(self._now, metrics=self._rows.frame())
 
-    def _work(self) -> None:
+    def _to_the_end(self) -> None:
         try:
-            result = training.train(
-                self.config, on_step=self._stepped, stop=self._stop, run_dir=self.run_dir
-            )
+            result = self._work(on_step=self._stepped, stop=self._stop)
         except Exception as error:
             reason = str(error) if isinstance(error, InputError) else _sentence(error)
             self._tell(phase="failed", error=reason, spent=self._recorded())
         else:
-            self._tell(phase=result.state, result=result, spent=result.guarantee)
+            with self._changed:
+                self._rows.settle(result.guarantee.epsilon)
+                self._tell(phase=result.state, result=result, spent=result.guarantee)
 
     def _stepped(self, report: StepReport) -> None:
+        """Called in the run's own thread after each step; a pause holds it here."""
         with self._changed:
             self._rows.add(report)
-            self._tell(phase="cancelling" if self._stop.is_set() else "running", latest=report)
+            self._tell(latest=report)
+            if not self._going_on.is_set():
+                self._tell(phase="paused")
+        self._going_on.wait()
 
-    def _tell(self, **changes: object) -> None:
+    def _tell(self, *, phase: Phase | None = None, **changes: object) -> None:
         with self._changed:
-            if not self._now.ended:
-                version = self._now.version + 1
-                self._now = Progress(**{**vars(self._now), **changes, "version": version})
-                self._changed.notify_all()
+            if self._now.ended:
+                return
+            now = replace(self._now, version=self._now.version + 1, **changes)  # type: ignore[arg-type]
+            self._now = replace(now, phase=phase or self._phase(now.latest))
+            self._changed.notify_all()
+
+    def _phase(self, latest: StepReport | None) -> Phase:
+        """What a run that has not ended is about to do."""
+        if self._stop.is_set():
+            return "cancelling"
+        if not self._going_on.is_set():
+            return "pausing"
+        return "running" if latest else "preparing"
 
     def _recorded(self) -> Guarantee | None:
         """What the ledger of a failed run says was spent; None if it never came to a ledger."""
@@ -121,15 +167,26 @@ def start(config: RunConfig, *, run_dir: str | Path | None = None) -> Run:
 
     Raises `InputError` while another run is going or if the folder holds something already.
     """
-    global _latest
-    with _one_at_a_time:
-        if _latest is not None and _latest.active:
-            raise InputError(
-                f"A run is already going in this kernel ({_latest.run_dir}); cancel it or wait "
-                "for its end before starting another."
-            )
-        _latest = Run(config, fresh_path(run_dir))
-        return _latest
+    path = fresh_path(run_dir)
+
+    # The name is looked up in the run's thread, where importing torch keeps nobody waiting.
+    def work(**watching: Any) -> RunResult:
+        return training.train(config, run_dir=path, **watching)
+
+    return _begin(config, path, work, _Rows())
+
+
+def resume(run_dir: str | Path) -> Run:
+    """Go on in the background with a run that was stopped, failed or was killed.
+
+    Raises `InputError` while another run is going or if the folder cannot be read.
+    """
+    record = training.read_run(run_dir)
+
+    def work(**watching: Any) -> RunResult:
+        return training.resume(record.path, **watching)
+
+    return _begin(record.config, record.path, work, _Rows(record.metrics))
 
 
 def latest() -> Run | None:
@@ -142,21 +199,44 @@ def no_metrics() -> pd.DataFrame:
     return _Rows().frame()
 
 
+def _begin(config: RunConfig, run_dir: Path, work: Work, rows: "_Rows") -> Run:
+    global _latest
+    with _one_at_a_time:
+        if _latest is not None and _latest.active:
+            raise InputError(
+                f"A run is already going in this kernel ({_latest.run_dir}); cancel it or wait "
+                "for its end before starting another."
+            )
+        _latest = Run(config, run_dir, work, rows)
+        return _latest
+
+
 class _Rows:
     """Rows of metrics in one growing array, so that a copy costs little however long the run."""
 
-    def __init__(self) -> None:
-        self._values = np.empty((512, len(METRICS)))
-        self._used = 0
+    def __init__(self, metrics: pd.DataFrame | None = None) -> None:
+        before = np.empty((0, len(METRICS)))
+        if metrics is not None:
+            before = metrics.reindex(columns=METRICS).to_numpy(float)
+        self._values = np.concatenate([before, np.empty((512, len(METRICS)))])
+        self._used = len(before)
 
     def add(self, report: StepReport) -> None:
+        """Append a step; a resumed run takes back the rows that its checkpoint did not have."""
+        while self._used and self._values[self._used - 1, 0] >= report.step:
+            self._used -= 1
         if self._used == len(self._values):
             self._values = np.concatenate([self._values, np.empty_like(self._values)])
         self._values[self._used] = list(metrics_row(report).values())
         self._used += 1
 
+    def settle(self, epsilon: float) -> None:
+        """Replace the bound on ε in the last row by what was truly spent."""
+        if self._used:
+            self._values[self._used - 1, METRICS.index("epsilon")] = epsilon
+
     def frame(self) -> pd.DataFrame:
-        return pd.DataFrame(self._values[: self._used].copy(), columns=list(METRICS))
+        return pd.DataFrame(self._values[: self._used].copy(), columns=METRICS)
 
 
 def _sentence(error: Exception) -> str:

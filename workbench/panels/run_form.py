@@ -1,62 +1,104 @@
 """The fields of a training run: what a person types, read back as a `RunConfig`."""
 
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ipywidgets as widgets
 
-from workbench.config import RunConfig
+from workbench.config import ALTERNATIVES, RunConfig
 from workbench.corpora.builtin import CORPORA
+from workbench.errors import InputError
 from workbench.panels.controls import number, written
 
-# One of two may be empty: typing into one empties the other.
-_ALTERNATIVES = {
-    "privacy.noise_multiplier": "privacy.target_epsilon",
-    "training.steps": "training.epochs",
+
+class _Field(NamedTuple):
+    """A number to type, or with ``options`` a choice; ``open`` if any other text may be typed."""
+
+    label: str
+    tooltip: str
+    options: tuple[Any, ...] = ()
+    open: bool = False
+    whole: bool = False
+
+
+_MAIN = {
+    "privacy.noise_multiplier": _Field("Noise σ", "Noise multiplier: noise per unit of C."),
+    "privacy.target_epsilon": _Field(
+        "or target ε", "The budget; σ is then the smallest that keeps it."
+    ),
+    "privacy.max_grad_norm": _Field("Clip norm C", "The largest norm one record may add."),
+    "privacy.delta": _Field("δ", "Chance that ε is allowed to fail; keep it far below 1/N."),
+    "training.steps": _Field("Steps T", "Optimizer steps of the whole run.", whole=True),
+    "training.epochs": _Field("or epochs", "Expected passes over the data."),
+    "training.expected_batch_size": _Field("Batch B", "Records expected in one step.", whole=True),
+    "training.learning_rate": _Field("Learning rate", "Step size of the optimizer."),
+    "corpus.source": _Field(
+        "Corpus",
+        "A built-in corpus, or a text, JSONL, CSV or Parquet file.",
+        tuple(CORPORA),
+        open=True,
+    ),
+    "model.source": _Field(
+        "Model",
+        "A preset, or the folder of a Hugging Face causal language model.",
+        ("tiny-llama", "tiny-gpt2"),
+        open=True,
+    ),
+    "runtime.device": _Field("Device", "Where to compute.", ("auto", "cpu", "cuda", "mps")),
 }
-_NUMBERS = {
-    "privacy.noise_multiplier": ("Noise σ", "Noise multiplier: noise per unit of C."),
-    "privacy.target_epsilon": ("or target ε", "The budget; σ is then the smallest that keeps it."),
-    "privacy.max_grad_norm": ("Clip norm C", "The largest norm one record may add."),
-    "privacy.delta": ("δ", "Chance that ε is allowed to fail; keep it far below 1/N."),
-    "training.steps": ("Steps T", "Optimizer steps of the whole run."),
-    "training.epochs": ("or epochs", "Expected passes over the data."),
-    "training.expected_batch_size": ("Batch B", "Records expected in one step."),
-    "training.learning_rate": ("Learning rate", "Step size of AdamW."),
+_ADVANCED = {
+    "privacy.clipping": _Field(
+        "Clipping",
+        "Flat: down to C where larger. Normalised: to C always. Adaptive: C follows the median.",
+        ("flat", "normalised", "adaptive"),
+    ),
+    "training.optimizer": _Field(
+        "Optimizer",
+        "Adam; Adam that takes the noise out of its second moment; SGD with momentum.",
+        (("AdamW", "adamw"), ("AdamW, corrected", "adamw_bc"), ("SGD", "sgd")),
+    ),
+    "privacy.private": _Field(
+        "Privacy",
+        "The twin: the same run without clipping and noise, to compare with. No ε holds for it.",
+        (("private", True), ("non-private twin", False)),
+    ),
+    "randomness": _Field(
+        "Randomness",
+        "Seeded: the same run again, for teaching. Secure: from the system, recorded nowhere.",
+        ("seeded", "secure"),
+    ),
 }
-_WHOLE = ("training.steps", "training.expected_batch_size")
-_MODELS = ("tiny-llama", "tiny-gpt2")
-_DEVICES = ("auto", "cpu", "cuda", "mps")
+_FIELDS = _MAIN | _ADVANCED
+_OF_PRIVACY = {dotted for dotted in _FIELDS if dotted.startswith("privacy.")} - {"privacy.private"}
+_PAIRS = ALTERNATIVES | {other: one for one, other in ALTERNATIVES.items()}
+_LABEL_WIDTHS = ("70px", "76px", "82px", "92px")  # of the four columns
 
 
 class RunForm:
-    """Twelve fields; whatever they do not show stays as in the configuration given."""
+    """The fields; whatever they do not show stays as in the configuration given.
+
+    ``box`` holds what every run needs, ``advanced`` the rest.
+    """
 
     def __init__(self, config: RunConfig, *, on_change: Callable[[], None]) -> None:
         self._base, self._on_change = config, on_change
-        self._quiet = False
-        self.fields: dict[str, Any] = {
-            dotted: _text(label, tooltip) for dotted, (label, tooltip) in _NUMBERS.items()
-        }
-        self.fields["corpus.source"] = _choice(
-            "Corpus",
-            CORPORA,
-            "A built-in corpus, or a text, JSONL, CSV or Parquet file.",
+        self._quiet, self._enabled = False, True
+        self._run_dir = widgets.Text(
+            description="Run folder",
+            tooltip="Where the run is kept; must be new or empty.",
+            placeholder="in runs/",
+            **_place(len(_MAIN)),
         )
-        self.fields["model.source"] = _choice(
-            "Model", _MODELS, "A preset, or the folder of a Hugging Face causal language model."
+        main, advanced = (
+            {dotted: _widget(field, place) for place, (dotted, field) in enumerate(part.items())}
+            for part in (_MAIN, _ADVANCED)
         )
-        self.fields["runtime.device"] = widgets.Dropdown(
-            description="Device", options=_DEVICES, tooltip="Where to compute.", **_PLACE
-        )
-        self._run_dir = _text("Run folder", "Where the run is kept; must be new or empty.")
-        self._run_dir.placeholder = "runs/ and the time"
-        self.box = widgets.GridBox(
-            [*self.fields.values(), self._run_dir],
-            layout={"grid_template_columns": "repeat(4, minmax(0, 1fr))", "grid_gap": "4px 14px"},
-        )
-        self._fill()
+        self.fields: dict[str, Any] = main | advanced
+        self.box = _grid([*main.values(), self._run_dir])
+        self.advanced = _grid(list(advanced.values()))
+        self.show(config)
         for dotted, field in self.fields.items():
             field.observe(lambda _, dotted=dotted: self._edited(dotted), names="value")
 
@@ -68,53 +110,85 @@ class RunForm:
 
     def config(self) -> RunConfig:
         """What the fields ask for; raises `InputError` at the first that cannot be used."""
-        return self._base.with_changes({dotted: self._read(dotted) for dotted in self.fields})
+        changes = {dotted: self._read(dotted) for dotted in self.fields}
+        for one, other in ALTERNATIVES.items():
+            if changes[one] is None and changes[other] is None:
+                label, alternative = _MAIN[one].label, _MAIN[other].label.removeprefix("or ")
+                raise InputError(f"{label} and {alternative} are both empty; fill in one of them.")
+        return self._base.with_changes(changes)
+
+    def show(self, config: RunConfig) -> None:
+        """Fill the fields from ``config`` without calling back."""
+        self._base, self._quiet = config, True
+        for dotted, field in self.fields.items():
+            field.value = self._shown(dotted)
+        self._quiet = False
+        self.enable(self._enabled)
 
     def enable(self, enabled: bool) -> None:
-        """Let the fields be edited, or not while a run goes."""
-        for field in (*self.fields.values(), self._run_dir):
-            field.disabled = not enabled
-
-    def _read(self, dotted: str) -> float | str | None:
-        typed = self.fields[dotted].value.strip()
-        if dotted not in _NUMBERS:
-            return typed
-        optional = {*_ALTERNATIVES.keys(), *_ALTERNATIVES.values()}
-        return None if not typed and dotted in optional else number(_NUMBERS[dotted][0], typed)
-
-    def _fill(self) -> None:
-        values = self._base.model_dump()
+        """Let the fields be edited, or not while a run goes; a twin has no noise to choose."""
+        self._enabled = enabled
+        private = self.fields["privacy.private"].value
         for dotted, field in self.fields.items():
-            section, name = dotted.split(".")
-            value = values[section][name]
-            if dotted in _NUMBERS:
-                value = "" if value is None else written(value, whole=dotted in _WHOLE)
-            field.value = value
+            field.disabled = not enabled or (dotted in _OF_PRIVACY and not private)
+        self._run_dir.disabled = not enabled
+
+    def mark(self, complaint: str) -> None:
+        """Mark the fields that ``complaint`` names, by label or by their name in the YAML."""
+        for dotted, field in self.fields.items():
+            label = _FIELDS[dotted].label
+            named = dotted in complaint or complaint.startswith((f"{label} is ", f"{label} and "))
+            (field.add_class if named else field.remove_class)("wb-refused")
+
+    def _read(self, dotted: str) -> Any:
+        value, kind = self.fields[dotted].value, _FIELDS[dotted]
+        if kind.options:
+            return value.strip() if kind.open else value
+        if value == self._shown(dotted):
+            return self._given(dotted)  # which may have more digits than are shown
+        typed = value.strip()
+        return None if not typed and dotted in _PAIRS else number(kind.label, typed)
+
+    def _given(self, dotted: str) -> Any:
+        """The field's value in the configuration given."""
+        return reduce(getattr, dotted.split("."), self._base)
+
+    def _shown(self, dotted: str) -> Any:
+        """The same as the widget shows it."""
+        value, kind = self._given(dotted), _FIELDS[dotted]
+        if kind.options:
+            return value
+        return "" if value is None else written(value, whole=kind.whole)
 
     def _edited(self, dotted: str) -> None:
         if self._quiet:
             return
-        pairs = {**_ALTERNATIVES, **{b: a for a, b in _ALTERNATIVES.items()}}
-        if dotted in pairs and self.fields[dotted].value.strip():
+        if dotted in _PAIRS and self.fields[dotted].value.strip():
             self._quiet = True
-            self.fields[pairs[dotted]].value = ""
+            self.fields[_PAIRS[dotted]].value = ""
             self._quiet = False
+        if dotted == "privacy.private":
+            self.enable(self._enabled)
         self._on_change()
 
 
-_PLACE: dict[str, Any] = {"style": {"description_width": "104px"}, "layout": {"width": "auto"}}
+def _widget(field: _Field, place: int) -> Any:
+    named = {"description": field.label, "tooltip": field.tooltip, **_place(place)}
+    if field.open:
+        return widgets.Combobox(options=field.options, continuous_update=False, **named)
+    if field.options:
+        return widgets.Dropdown(options=field.options, **named)
+    return widgets.Text(continuous_update=False, **named)
 
 
-def _text(label: str, tooltip: str) -> widgets.Text:
-    return widgets.Text(description=label, tooltip=tooltip, continuous_update=False, **_PLACE)
+def _place(place: int) -> dict[str, Any]:
+    """A field as wide as its column, with a label as wide as the column's longest."""
+    return {
+        "style": {"description_width": _LABEL_WIDTHS[place % len(_LABEL_WIDTHS)]},
+        "layout": {"width": "auto"},
+    }
 
 
-def _choice(label: str, options: Any, tooltip: str) -> widgets.Combobox:
-    return widgets.Combobox(
-        description=label,
-        options=list(options),
-        tooltip=tooltip,
-        ensure_option=False,
-        continuous_update=False,
-        **_PLACE,
-    )
+def _grid(fields: list[widgets.Widget]) -> widgets.GridBox:
+    layout = {"grid_template_columns": "repeat(4, minmax(0, 1fr))", "grid_gap": "4px 14px"}
+    return widgets.GridBox(fields, layout=layout)

@@ -1,4 +1,4 @@
-"""The training panel: settings, Start, live pictures, Cancel, and what the run truly spent.
+"""The training panel: settings, Start, Pause, Cancel, live pictures, and runs of the past.
 
 The run itself trains in a thread of its own (`follow`), which this panel only watches: a second
 thread asks for its progress a few times a second and redraws. Callbacks arrive on different
@@ -7,38 +7,29 @@ threads, so everything that touches the state holds one lock.
 
 import math
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
 
 from workbench.config import RunConfig
 from workbench.errors import InputError
-from workbench.figures.live import LiveFigure
-from workbench.figures.training import (
-    clipping_figure,
-    clipping_ranges,
-    clipping_traces,
-    histogram_figure,
-    histogram_ranges,
-    histogram_traces,
-    learning_figure,
-    learning_ranges,
-    learning_traces,
-    spending_figure,
-    spending_ranges,
-    spending_traces,
-)
-from workbench.panels import follow, run_readouts
+from workbench.panels import follow, run_messages, run_readouts
 from workbench.panels.background import Background
-from workbench.panels.controls import STYLE, status_html, status_line
+from workbench.panels.controls import STYLE
 from workbench.panels.follow import Progress, Run
+from workbench.panels.past_runs import PastRuns
+from workbench.panels.run_controls import RunControls
 from workbench.panels.run_form import RunForm
+from workbench.panels.run_pictures import Pictures, View
 from workbench.readings.projection import Projection, project
 
-REDRAW_SECONDS = 0.2
+# However fast the steps come. Pictures take a browser without a graphics card 0.15 s of its core,
+# numbers 0.02 s, and training on a small machine would miss more of it.
+NUMBERS_SECONDS, PICTURES_SECONDS = 1.0, 4.0
+_GLANCE_SECONDS = 0.05
 SETTLE_SECONDS = 0.3
 _CSS = (Path(__file__).parent / "assets" / "run.css").read_text(encoding="utf-8")
 
@@ -46,7 +37,8 @@ _CSS = (Path(__file__).parent / "assets" / "run.css").read_text(encoding="utf-8"
 class Trainer(widgets.VBox):
     """The panel; it starts from ``config``, or follows the run that is already going.
 
-    ``run`` is the last run started or followed here, with ``run.run_dir`` and ``run.wait()``.
+    ``run`` is the last run started, resumed or followed here, with ``run.run_dir`` and
+    ``run.wait()``.
     """
 
     def __init__(self, config: RunConfig | None = None) -> None:
@@ -54,25 +46,28 @@ class Trainer(widgets.VBox):
         self._background = Background()
         self._timer: threading.Timer | None = None
         self.run: Run | None = None
-        self.config = config or RunConfig()
         self.projection: Projection | None = None
-        going = follow.latest()
-        if going is not None and going.active:
-            self.config = going.config
+        latest = follow.latest()
+        going = latest if latest is not None and latest.active else None
+        self.config = going.config if going else config or RunConfig()
         self.form = RunForm(self.config, on_change=self._settle_later)
-        self.start = _button("Start", "play", "Train with these settings.", self._start)
-        self.cancel = _button("Cancel", "stop", "Finish the step in hand and stop.", self._cancel)
-        self.bar = widgets.FloatProgress(max=1.0, layout={"width": "auto", "flex": "1 1 auto"})
-        self.planned, self.cards, self.ending = (widgets.HTML() for _ in range(3))
-        self.status = status_line()
-        self._build_figures()
+        self.past = PastRuns(
+            on_shown=self._redraw, on_resume=self._resume, going=self._folder_of_the_run
+        )
+        self.controls = RunControls(
+            on_start=self._start, on_pause=self._pause, on_cancel=self._cancel
+        )
+        self.planned, self.message, self.cards, self.samples = (widgets.HTML() for _ in range(4))
+        self.pictures = Pictures(self._view(None))
         super().__init__(self._arranged())
         self.add_class("workbench")
         with self._lock:
-            self._show_idle()
+            self._redraw()
             self._ask_for_projection()
-            if going is not None and going.active:
+            if going:
                 self._watch(going)
+            else:
+                self._read_past_runs()
 
     def close(self) -> None:
         """End the accounting process along with the widgets; a run that is going goes on."""
@@ -82,28 +77,19 @@ class Trainer(widgets.VBox):
         self._background.close()
         super().close()
 
-    def _build_figures(self) -> None:
-        metrics, steps = follow.no_metrics(), self._steps()
-        norm = self.config.privacy.max_grad_norm
-        self.learning = LiveFigure(learning_figure(metrics, steps=steps))
-        self.spending = LiveFigure(spending_figure(metrics, steps=steps, budget=math.nan))
-        self.histogram = LiveFigure(histogram_figure(np.zeros(0), max_grad_norm=norm))
-        self.clipping = LiveFigure(clipping_figure(metrics, max_grad_norm=norm, steps=steps))
-
     def _arranged(self) -> list[widgets.Widget]:
-        pictures = widgets.GridBox(
-            [self.learning, self.spending, self.histogram, self.clipping],
-            layout={"grid_template_columns": "repeat(2, minmax(0, 1fr))", "grid_gap": "4px 14px"},
-        )
+        more = widgets.Accordion([self.form.advanced, self.past])
+        more.titles = ("Advanced settings", "Past runs: show beside this one, or resume")
         return [
             widgets.HTML(f"{STYLE}<style>{_CSS}</style>"),
             self.form.box,
+            more,
             self.planned,
-            widgets.HBox([self.start, self.cancel, self.bar]),
-            self.status,
-            self.ending,
+            self.controls,
+            self.message,
             self.cards,
-            pictures,
+            self.pictures,
+            self.samples,
             widgets.HTML(f'<div class="wb-status">{run_readouts.PRIVATE_NOTE}</div>'),
         ]
 
@@ -116,81 +102,108 @@ class Trainer(widgets.VBox):
             config = self.form.config()
             run = follow.start(config, run_dir=self.form.run_dir)
             self.config = config
-            self._say("")
+            self._watch(run)
+            return run
+
+    def resume(self, run_dir: Path) -> Run:
+        """Go on with a run of the past, whose settings are then on display.
+
+        Raises `InputError` if its folder cannot be read, or while another run is going.
+        """
+        with self._lock:
+            run = follow.resume(run_dir)
+            self.config = run.config
+            self.form.show(run.config)
+            self._ask_for_projection()
             self._watch(run)
             return run
 
     def _start(self) -> None:
+        self._attempt(self.begin)
+
+    def _resume(self, run_dir: Path) -> None:
+        self._attempt(lambda: self.resume(run_dir))
+
+    def _attempt(self, begin: Callable[[], Run]) -> None:
         try:
-            self.begin()
+            begin()
         except InputError as error:
             with self._lock:
-                self._say(str(error), kind="Not started")
+                self.form.mark(str(error))
+                self.message.value = run_messages.refusal(str(error))
+
+    def _pause(self) -> None:
+        if self.run is not None:
+            paused = self.run.progress().phase in ("pausing", "paused")
+            (self.run.go_on if paused else self.run.pause)()
+            self._redraw()
 
     def _cancel(self) -> None:
-        with self._lock:
-            if self.run is not None:
-                self.cancel.disabled = True
-                self._say("Cancelling: the step in hand is finished first.")
-                self.run.cancel()
+        if self.run is not None:
+            self.run.cancel()
+            self._redraw()
 
     def _watch(self, run: Run) -> None:
         self.run = run
-        self.ending.value = ""
-        self.form.enable(False)
-        self.start.disabled, self.cancel.disabled = True, False
-        self._show(run, run.progress())
+        self.form.mark("")
+        self._redraw()
+        self._read_past_runs()
         threading.Thread(target=self._follow, args=(run,), daemon=True).start()
 
     def _follow(self, run: Run) -> None:
-        """Redraw whenever the run has moved on, at most every `REDRAW_SECONDS`."""
-        pause = threading.Event()
-        progress = run.progress()
-        while not progress.ended:
-            progress = run.progress(newer_than=progress.version)
+        """Show how the run moves on: its numbers often, its pictures seldom, each phase at once."""
+        progress, due = run.progress(), 0.0
+        while True:
+            draw = progress.phase != "running" or time.monotonic() >= due
+            due = time.monotonic() + PICTURES_SECONDS if draw else due
             with self._lock:
-                self._show(run, progress)
-            pause.wait(REDRAW_SECONDS)
+                self._show(run, progress, draw=draw)
+            if progress.ended:
+                break
+            until = time.monotonic() + NUMBERS_SECONDS
+            while run.phase == progress.phase and time.monotonic() < until:
+                time.sleep(_GLANCE_SECONDS)
+            progress = run.progress(newer_than=progress.version)
+        self._read_past_runs()
+
+    def _redraw(self) -> None:
+        """Show what is there now: of the run, or of the plan if there has been none."""
         with self._lock:
-            self._show_end(run, progress)
+            if self.run is not None:
+                self._show(self.run, self.run.progress())
+                return
+            self.message.value = run_messages.note(run_messages.READY)
+            self.cards.value = run_readouts.cards(None, self.config, self._budget())
+            self.pictures.show(self._view(None))
 
-    def _show(self, run: Run, progress: Progress) -> None:
-        latest, metrics = progress.latest, progress.metrics
-        norm, budget = run.config.privacy.max_grad_norm, self._budget()
-        steps = latest.steps if latest else self._steps()
-        norms = latest.gradient_norms if latest else np.zeros(0)
-        self.bar.value = latest.step / steps if latest else 0.0
-        self.cards.value = run_readouts.cards(progress, run.config, budget)
-        self.learning.redraw(learning_traces(metrics), learning_ranges(metrics, steps=steps))
-        self.spending.redraw(
-            spending_traces(metrics, steps=steps, budget=budget),
-            spending_ranges(metrics, steps=steps, budget=budget),
-        )
-        self.histogram.redraw(
-            histogram_traces(norms, max_grad_norm=norm),
-            histogram_ranges(norms, max_grad_norm=norm),
-        )
-        self.clipping.redraw(
-            clipping_traces(metrics, max_grad_norm=norm, steps=steps),
-            clipping_ranges(metrics, max_grad_norm=norm, steps=steps),
+    def _show(self, run: Run, progress: Progress, *, draw: bool = True) -> None:
+        self.form.enable(progress.ended)
+        self.past.table.busy = not progress.ended
+        self.controls.show(progress)
+        self.message.value = run_messages.message(run, progress)
+        self.cards.value = run_readouts.cards(progress, run.config, self._budget())
+        texts = progress.result.samples if progress.result else {}
+        self.samples.value = run_readouts.samples(texts)
+        if draw:
+            self.pictures.show(self._view(progress))
+
+    def _view(self, progress: Progress | None) -> View:
+        latest = progress.latest if progress else None
+        return View(
+            metrics=progress.metrics if progress else follow.no_metrics(),
+            gradient_norms=latest.gradient_norms if latest else np.zeros(0),
+            max_grad_norm=(latest or self.config.privacy).max_grad_norm,
+            steps=latest.steps if latest else self._steps(),
+            budget=self._budget(),
+            past=self.past.metrics,
         )
 
-    def _show_end(self, run: Run, progress: Progress) -> None:
-        self._show(run, progress)
-        self.ending.value = run_readouts.ending(run, progress)
-        self._say("")
-        self.start.description = "Start again"
-        self.start.disabled, self.cancel.disabled = False, True
-        self.form.enable(True)
+    def _read_past_runs(self) -> None:
+        """In a thread of its own, because there may be many."""
+        threading.Thread(target=self.past.refresh, daemon=True).start()
 
-    def _show_idle(self) -> None:
-        metrics, steps, budget = follow.no_metrics(), self._steps(), self._budget()
-        self.cancel.disabled = True
-        self.cards.value = run_readouts.cards(None, self.config, budget)
-        self.spending.redraw(
-            spending_traces(metrics, steps=steps, budget=budget),
-            spending_ranges(metrics, steps=steps, budget=budget),
-        )
+    def _folder_of_the_run(self) -> Path | None:
+        return self.run.run_dir if self.run and self.run.active else None
 
     def _settle_later(self) -> None:
         """A field was changed: ask for its ε once no other has changed for a moment."""
@@ -208,36 +221,29 @@ class Trainer(widgets.VBox):
             try:
                 config = self.form.config()
             except InputError as error:
-                self.planned.value = ""
-                self._say(str(error), kind="Not used")
+                self._not_used(str(error))
                 return
-            self._say("")
-            self.planned.value = run_readouts.computing()
+            self.form.mark("")
+            self.planned.value = run_messages.computing()
             self._background.submit(project, config, self._projected)
 
     def _projected(self, answer: Projection | Exception) -> None:
         with self._lock:
             if isinstance(answer, Projection):
                 self.projection = answer
-                self.planned.value = run_readouts.projected(answer)
+                self.planned.value = run_messages.projected(answer)
                 if self.run is None:
-                    self._show_idle()
-                self._say(answer.warning, kind="Warning")
+                    self._redraw()
             else:
-                self.planned.value = ""
-                self._say(str(answer), kind="Not used")
+                known = isinstance(answer, InputError)
+                self._not_used(str(answer) if known else run_messages.beyond(answer))
 
-    def _say(self, message: str, *, kind: str = "") -> None:
-        self.status.value = status_html(message, kind=kind if message else "")
+    def _not_used(self, sentence: str) -> None:
+        self.form.mark(sentence)
+        self.planned.value = run_messages.not_used(sentence)
 
     def _budget(self) -> float:
         return self.projection.guarantee.epsilon if self.projection else math.nan
 
     def _steps(self) -> int:
-        return self.projection.steps if self.projection else self.config.training.steps or 1
-
-
-def _button(label: str, icon: str, tooltip: str, on_click: Callable[[], Any]) -> widgets.Button:
-    button = widgets.Button(description=label, icon=icon, tooltip=tooltip)
-    button.on_click(lambda _: on_click())
-    return button
+        return self.projection.plan.steps if self.projection else self.config.training.steps or 1
