@@ -1,5 +1,7 @@
 """The picture of gains: intervals as computed, the article's figure as the article's."""
 
+from typing import Any
+
 import pandas as pd
 import pytest
 
@@ -12,7 +14,7 @@ GAINS = pd.DataFrame(
 
 
 def test_intervals_and_the_articles_line() -> None:
-    drawn = policies_figure(GAINS, article_gain=15.8)
+    drawn: Any = policies_figure(GAINS, article_gain=15.8)
     trace = drawn.data[0]
     assert list(trace.y) == ["σ falls and batch grows"]
     assert trace.error_x.array[0] == pytest.approx(2.0)

@@ -66,7 +66,7 @@ def test_a_run_trains_and_can_go_on(here: RunConfig, tmp_path: Path, precision: 
     )
     record = training.read_run(result.run_dir)
     assert record.summary["device"].startswith(here.runtime.device)
-    assert (record.metrics["memory_mb"] > 0).all()
+    assert record.metrics["memory_mb"].to_numpy().min() > 0
     assert record.checkpoint is not None
     weights = load_file(record.checkpoint / "model.safetensors")
     assert {w.dtype for w in weights.values()} == {torch.float32}

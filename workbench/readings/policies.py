@@ -4,14 +4,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from workbench.presets import article_claims, rows
+from workbench import presets
 
 MEASURED = "measured/policies.csv"
 
 
 def measured_policies() -> pd.DataFrame:
     """Our own runs, a row each: policy, seed, perplexity on held-out records, ε, minutes."""
-    frame = pd.DataFrame(rows(MEASURED))
+    frame = pd.DataFrame(presets.rows(MEASURED))
     numbers = [name for name in frame.columns if name != "policy"]
     return frame.astype(dict.fromkeys(numbers, float))
 
@@ -22,15 +22,16 @@ def policy_gains(runs: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFram
     Runs are paired by seed, which decides split, initial weights and chance; the interval is
     Student's t over the pairs. Columns: perplexity (mean), gain, low, high (NaN for one pair).
     """
-    table = runs.pivot_table(index="seed", columns="policy", values="perplexity")
-    constant = table["constant"]
+    by_policy = {str(policy): rows.set_index("seed") for policy, rows in runs.groupby("policy")}
+    constant = by_policy["constant"]["perplexity"]
     gains = {}
-    for policy in table.columns:
-        pairs = (100 * (1 - table[policy] / constant)).dropna().to_numpy()
+    for policy, rows in by_policy.items():
+        perplexity = rows["perplexity"]
+        pairs = (100 * (1 - perplexity / constant)).dropna().to_numpy(float)
         spread = stats.sem(pairs) * stats.t.ppf((1 + confidence) / 2, len(pairs) - 1)
         mean = float(np.mean(pairs))
         gains[policy] = {
-            "perplexity": float(table[policy].mean()),
+            "perplexity": float(perplexity.to_numpy(float).mean()),
             "gain": mean,
             "low": mean - spread,
             "high": mean + spread,
@@ -40,4 +41,4 @@ def policy_gains(runs: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFram
 
 def article_gain() -> float:
     """The improvement that the article states for its adaptive framework, in per cent."""
-    return article_claims()["adaptive_gain"]
+    return presets.article_claims()["adaptive_gain"]

@@ -6,7 +6,7 @@ let it out. What follows sees only the noisy mean, so no optimizer can spend mor
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +58,7 @@ class AdamWBC(Optimizer):
 
     def __init__(
         self,
-        parameters: list[nn.Parameter],
+        parameters: Iterable[Tensor],
         *,
         lr: float,
         betas: tuple[float, float],
