@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,10 @@ def test_a_long_run_keeps_every_row_in_order():
 
 def test_a_notebook_cell_can_await_the_end(config: RunConfig, tmp_path: Path):
     run = follow.start(config, run_dir=tmp_path / "run")
-    assert asyncio.run(run.until_end()).phase == "done"
+    # In a thread of its own: Playwright, where it ran before, leaves a loop in the tests' thread.
+    with ThreadPoolExecutor(1) as thread:
+        ended = thread.submit(lambda: asyncio.run(run.until_end())).result(timeout=60)
+    assert ended.phase == "done"
 
 
 def test_a_folder_with_something_in_it_is_refused(config: RunConfig, tmp_path: Path):

@@ -61,7 +61,7 @@ def test_the_norm_shown_is_that_of_the_step():
 def test_the_twin_claims_no_privacy():
     twin = progress(report(0), report(1, epsilon=math.inf, gradient_norms=np.zeros(0)))
     shown = run_readouts.cards(twin, TWIN, math.inf)
-    assert card("ε spent", shown) == "∞ not private: no clipping, no noise"
+    assert card("ε spent", shown) == "∞ not private: no ε holds"
     assert card("Clipped", shown).startswith("–")
     assert card("Noise to signal", shown).startswith("–")
     assert "certified" not in shown

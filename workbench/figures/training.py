@@ -102,7 +102,7 @@ def speed(metrics: pd.DataFrame, *, steps: int) -> Picture:
         styles=_SPEED,
         axes={
             "yaxis": axis("tokens a second", tickformat="~s"),
-            "yaxis2": right_axis("memory (MB)"),
+            "yaxis2": right_axis("memory (MB)", tickmode="auto", nticks=5),
         },
     )
 

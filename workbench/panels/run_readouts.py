@@ -101,7 +101,7 @@ def _heldout_card(metrics: pd.DataFrame) -> str:
 
 def _epsilon_card(progress: Progress | None, config: RunConfig, budget: float) -> str:
     if not config.privacy.private:
-        return _card("ε spent", "∞", "not private:", "no clipping, no noise")
+        return _card("ε spent", "∞", "not private:", "no ε holds")
     latest = progress.latest if progress else None
     exact = progress.spent.epsilon if progress and progress.spent else None
     spent = exact if exact is not None else latest.epsilon if latest else math.nan

@@ -8,7 +8,8 @@ input give every record's share of the norm, and later the clipped sum (Bu et al
 What cannot be told apart by record is refused by name, never guessed: calls 1, 4, 16, 64 … on a
 model, and the first of a new kind, make one more backward pass to see that the loss of a record
 reaches that record's rows alone. Where it turns out that all records share some rows, or that a
-call was not tried out yet, ``record_losses`` is called again.
+call was not tried out yet, ``record_losses`` is called again. A trial shows what mixed records in
+that batch; a model that reorders them by their content can pass one by chance.
 
 An Opacus user's own loop, with ``record_losses(model, batch)`` of shape (batch,):
 
