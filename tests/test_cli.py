@@ -55,6 +55,11 @@ def test_sigma_keeps_within_its_target() -> None:
             ("epsilon", "--noise-multiplier", "1", *MECHANISM[:4], "--delta", "1"),
             "delta is 1",
         ),
+        (("epsilon", "--noise-multiplier", "1e300", *MECHANISM), "noise_multiplier is 1e+300"),
+        (
+            ("epsilon", "--noise-multiplier", "1", "--sample-rate", ".1", "--steps", "9" * 12),
+            "steps is 1e+12",
+        ),
         (("sigma", "--target-epsilon", "-1", *MECHANISM), "target_epsilon is -1"),
         (("sigma", *MECHANISM), "--target-epsilon"),
         (("nonsense",), "nonsense"),

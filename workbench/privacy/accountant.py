@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import dp_accounting
 
 SMALLEST_SIGMA = 0.01  # below this ε is in the thousands after one step at any useful sample rate
+LARGEST = 1e9  # of σ and of steps; far beyond it the accountants' own numbers overflow
 _TYPICAL_DELTA = 1e-6  # only scales the first discretisation where δ is what is asked for
 _RDP_ORDERS = (
     [1.001, 1.01, 1.02, 1.05]
@@ -157,6 +158,11 @@ def checked_history(history: Sequence[tuple[float, float, int]]) -> History:
             "sample_rate", sample_rate, one=True, remedy="keep the batch within the data set"
         )
         steps = whole("steps", steps, least=0, remedy="count optimizer steps")
+        for name, value in (("noise_multiplier", noise_multiplier), ("steps", steps)):
+            if value > LARGEST:
+                raise InputError(
+                    f"{name} is {value:g} but accounting ends at {LARGEST:g}; choose a smaller one."
+                )
         key = (float(noise_multiplier), float(sample_rate))
         merged[key] = merged.get(key, 0) + steps
     return [(sigma, rate, steps) for (sigma, rate), steps in sorted(merged.items()) if steps]
