@@ -24,18 +24,15 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig
+from transformers import LlamaConfig, PretrainedConfig
 
+from tests.training.two_steps import two_steps
 from workbench import training
 from workbench.config import ModelConfig, RunConfig
 from workbench.training import models
-from workbench.training.memory import physical_batch_size, predict_memory, what_fits
-from workbench.training.optimizer import gaussian_noise, noisy_mean, optimizer, take_step
-from workbench.training.prepare import Examples
+from workbench.training.memory import predict_memory, what_fits
 from workbench.training.report import StepReport
-from workbench.training.step import batch_gradient_sum
 
 VOCABULARY = 4096
 CASES = {
@@ -120,23 +117,6 @@ def shape(model: ModelConfig, engine: str, tokens: int) -> PretrainedConfig:
     of_preset = models.PRESETS[model.source](model, VOCABULARY, tokens + 1)
     of_preset.tie_word_embeddings = engine != "ghost"
     return of_preset
-
-
-def two_steps(config: RunConfig, model_config: PretrainedConfig) -> None:
-    """As `workbench.training.step` takes them, on random records; then an evaluation."""
-    model = AutoModelForCausalLM.from_config(model_config).train()
-    moving, chance = optimizer(model, config.training), torch.Generator()
-    expected, size = config.training.expected_batch_size, physical_batch_size(config, model)
-    records = torch.randint(256, (expected, config.corpus.record_tokens))
-    for _ in range(2):
-        total, _ = batch_gradient_sum(model, Examples(records, records), config, max_grad_norm=1.0)
-        noise = gaussian_noise(
-            total.gradients, noise_multiplier=0.8, max_grad_norm=1.0, generator=chance
-        )
-        noisy = noisy_mean(total.gradients, noise, expected_batch_size=expected)
-        take_step(model, moving, noisy, learning_rate=1e-3, noise_deviation=1.0)
-        del total, noise, noisy
-    models.mean_loss(model, records[:size], records[:size], batch_size=size)
 
 
 def one_run(logical: int) -> dict[str, float]:

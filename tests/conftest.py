@@ -1,10 +1,16 @@
 """A corpus of a hundred lines and a model of two thousand parameters: whole runs in a second."""
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from workbench.config import RunConfig
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +40,22 @@ def config(corpus: Path) -> RunConfig:
             "runtime": {"device": "cpu", "threads": 1},
         }
     )
+
+
+@pytest.fixture(scope="module")
+def client() -> "Iterator[Client]":
+    """One Dask worker in a thread of this process, reached like a scheduler elsewhere."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(
+            n_workers=1,
+            threads_per_worker=1,
+            processes=False,
+            protocol="tcp://",
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client

@@ -26,10 +26,11 @@ NeighbouringRelation = Literal["add_or_remove_one", "replace_one"]
 Clipping = Literal["flat", "normalised", "adaptive"]
 ScheduleKind = Literal["constant", "linear", "exponential", "step"]
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# No run comes near these, and a few of them multiplied stay finite.
+LARGEST, LARGEST_COUNT = 1e30, 10**12
+Positive = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-
+Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
 
 # Exactly one of two such fields is given, so giving one means that the other is empty.
 ALTERNATIVES = {
@@ -100,6 +101,9 @@ class CorpusConfig(Frozen):
     heldout_fraction: Fraction = 0.07
 
 
+MODEL_PRESETS = ("tiny-llama", "tiny-gpt2")
+
+
 class ModelConfig(Frozen):
     """A tiny preset built from a `transformers` configuration, or a causal model on disk."""
 
@@ -108,6 +112,18 @@ class ModelConfig(Frozen):
     layers: Count = 2
     heads: Count = 4
     vocabulary: Annotated[int, Field(ge=258)] = 512
+
+    def directory(self) -> Path | None:
+        """The folder of a model on disk, or None for a preset; `InputError` if it is neither."""
+        if self.source in MODEL_PRESETS:
+            return None
+        path = Path(self.source).expanduser()
+        if not self.source or not path.is_dir():
+            raise InputError(
+                f"model.source {self.source!r} is neither a preset ({', '.join(MODEL_PRESETS)}) "
+                "nor a directory; check the path."
+            )
+        return path
 
 
 class TrainingConfig(Frozen):

@@ -33,3 +33,11 @@ def whole(name: str, value: float, *, least: int, remedy: str) -> int:
             f"{name} is {value:g} but must be a whole number of at least {least}; {remedy}."
         )
     return int(value)
+
+
+def sentence(error: BaseException) -> str:
+    """What went wrong in one line."""
+    if isinstance(error, InputError):
+        return str(error)
+    text = " ".join(str(error).split()).rstrip(".")[:300]
+    return f"The run stopped with {type(error).__name__}: {text or 'no further words'}."

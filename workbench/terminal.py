@@ -14,6 +14,7 @@ from workbench import training
 from workbench.config import RunConfig
 from workbench.errors import InputError
 from workbench.fast import shortened
+from workbench.privacy.accountant import written_epsilon
 from workbench.training import RunResult, StepReport
 
 
@@ -37,7 +38,9 @@ def train_with_bar(
                 shown["held-out perplexity"] = f"{report.heldout_perplexity:.4g}"
             if report.step:
                 bound = "" if report.epsilon_exact else "≤ "
-                shown.update({"loss": f"{report.loss:.3f}", "ε": f"{bound}{report.epsilon:.3g}"})
+                shown.update(
+                    {"loss": f"{report.loss:.3f}", "ε": f"{bound}{written_epsilon(report.epsilon)}"}
+                )
             bar.set_postfix(shown)
 
         shown: dict[str, str] = {}

@@ -20,6 +20,8 @@ from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
+from workbench.lab import FIRST_NOTEBOOK
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
@@ -53,10 +55,11 @@ class LabServer:
             return answer.read()
 
     def reset(self) -> None:
-        """Shut every kernel down, and put notebooks and settings back as they were."""
+        """Shut every kernel down, and put notebooks, settings and open tabs back as they were."""
         for session in json.loads(self.api("GET", "sessions")):
             self.api("DELETE", f"sessions/{session['id']}")
-        shutil.rmtree(self.home / "settings", ignore_errors=True)
+        for folder in ("settings", "workspaces"):
+            shutil.rmtree(self.home / folder, ignore_errors=True)
         shutil.copytree(NOTEBOOKS, self.notebooks, dirs_exist_ok=True)
 
 
@@ -131,12 +134,16 @@ class LabPage:
             self.problems.append(f"request to the outside: {url}")
 
     def open(self, notebook: str = "") -> "Page":
-        """Open ``notebook``, or what ``workbench lab`` opens, and wait until its kernel is idle."""
+        """Open ``notebook``, or what ``workbench lab`` opens, and wait until its kernel is idle.
+
+        That it is in front is waited for as well: JupyterLab may bring back other tabs first.
+        """
         path = f"lab/tree/{notebook}?reset&token={TOKEN}" if notebook else f"?token={TOKEN}"
         self.page.goto(f"{self.server.url}/{path}")
         self.page.wait_for_selector(".jp-Notebook .jp-Cell")
         self.wait_for(
-            f"{_SESSION}?.session?.kernel?.status === 'idle'"
+            f"{_IN_FRONT}?.context?.path === '{notebook or FIRST_NOTEBOOK}'"
+            f" && {_IN_FRONT}.sessionContext?.session?.kernel?.status === 'idle'"
             " && !document.getElementById('jupyterlab-splash')"
         )
         return self.page
@@ -178,7 +185,7 @@ class LabPage:
             self.page.screenshot(path=Path(folder) / f"{name}.png")
 
 
-_SESSION = "window.jupyterapp?.shell.currentWidget?.sessionContext"
+_IN_FRONT = "window.jupyterapp?.shell.currentWidget"
 _COMPLAINTS = ", ".join(
     f'.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.{kind}"]'
     for kind in ("error", "stderr")
@@ -211,6 +218,7 @@ def _environment(home: Path) -> dict[str, str]:
         "JUPYTER_DATA_DIR": "data",
         "JUPYTER_RUNTIME_DIR": "runtime",
         "JUPYTERLAB_SETTINGS_DIR": "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
         "IPYTHONDIR": "ipython",
     }
     return {**os.environ, **{name: str(home / folder) for name, folder in folders.items()}}

@@ -9,6 +9,7 @@ import pytest
 from workbench import training
 from workbench.config import RunConfig
 from workbench.panels.past_runs import PastRuns
+from workbench.privacy.accountant import written_epsilon
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_a_row_says_what_was_asked_spent_and_learnt(runs: Path, past: PastRuns):
     cells = dict(zip(past.table.columns, row["cells"], strict=True))
     assert cells["run"] == "first"
     assert (cells["state"], cells["steps"]) == ("done", "4 of 4")
-    assert cells["ε"] == f"{summary['guarantee']['epsilon']:.4g}"
+    assert cells["ε"] == written_epsilon(summary["guarantee"]["epsilon"])
     assert cells["perplexity"] == f"{summary['heldout_perplexity']:.0f}"
     assert (cells["σ"], cells["C"], cells["B"]) == ("0.8", "1", "30")
     assert not row["resumable"]

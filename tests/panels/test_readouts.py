@@ -5,7 +5,7 @@ import math
 import pytest
 
 from workbench.panels import readouts
-from workbench.panels.readouts import rounded_up, written_reading
+from workbench.panels.readouts import written_reading
 from workbench.presets import find
 from workbench.privacy import Guarantee
 from workbench.privacy.surface import PREVIEW_ERROR
@@ -14,14 +14,6 @@ from workbench.readings import Point, preview
 LAPTOP = Point.from_preset(find("laptop"))
 READINGS = preview(LAPTOP)
 CERTIFIED = Guarantee(5.0320, 1e-5, "pld")
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"), [(5.0320, 5.04), (5.04, 5.04), (0.014589, 0.0146), (99.91, 100.0), (0, 0)]
-)
-def test_a_guarantee_is_never_rounded_down(value: float, shown: float) -> None:
-    assert rounded_up(value) == pytest.approx(shown)
-    assert rounded_up(value) >= value
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def card(title: str, html: str) -> str:
 def test_before_a_run_there_are_dashes_and_the_plan():
     shown = run_readouts.cards(None, RunConfig(), 5.0862)
     assert card("Step", shown) == "– not started"
-    assert card("ε spent", shown) == "– of 5.086 planned certified, δ = 1e-5"
+    assert card("ε spent", shown) == "– of 5.087 planned certified, δ = 1e-5"
     assert card("Clipped", shown) == "– of this batch: norms above C = 1"
 
 
@@ -42,7 +42,7 @@ def test_a_step_is_shown_with_what_it_spent_at_most():
     assert card("Step", shown) == "2 of 300 about 2 min 29 s left"
     assert card("Training batch", shown) == "5.00 perplexity 148 500 records drawn"
     assert card("Held out", shown) == "6.00 perplexity 403 at step 0"
-    assert card("ε spent", shown).startswith("≤ 2.500 of 5.086 planned")
+    assert card("ε spent", shown).startswith("≤ 2.500 of 5.087 planned")
     assert card("Clipped", shown) == "67% of this batch: norms above C = 1"
     assert card("Noise to signal", shown) == "1.25 predicted 1.30 norms, this update"
 
@@ -50,7 +50,7 @@ def test_a_step_is_shown_with_what_it_spent_at_most():
 def test_what_was_truly_spent_replaces_the_bound():
     spent = Guarantee(2.0991, 1e-5, "pld")
     ended = progress(report(0), report(1), phase="cancelled", spent=spent)
-    assert card("ε spent", run_readouts.cards(ended, RunConfig(), 5.0)).startswith("2.099 of")
+    assert card("ε spent", run_readouts.cards(ended, RunConfig(), 5.0)).startswith("2.100 of")
 
 
 def test_the_norm_shown_is_that_of_the_step():
@@ -104,10 +104,10 @@ def test_what_a_model_writes_cannot_become_markup():
 
 @pytest.mark.parametrize(
     ("epsilon", "text"),
-    [(2.0991, "2.099"), (2.1, "2.100"), (0.0, "0"), (3.2e-6, "3.2e-6"), (math.inf, "∞")],
+    [(2.0991, "2.100"), (2.1, "2.100"), (0.0, "0"), (math.nan, "–"), (math.inf, "∞")],
 )
-def test_epsilon_has_four_digits(epsilon: float, text: str):
-    assert run_readouts.written_epsilon(epsilon) == text
+def test_epsilon_is_written_as_a_guarantee_writes_it(epsilon: float, text: str):
+    assert run_readouts.shown_epsilon(epsilon) == text
 
 
 @pytest.mark.parametrize(

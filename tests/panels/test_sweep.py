@@ -1,13 +1,12 @@
 """The sweep panel without a browser: fields to cells, Start to results, and an honest bill."""
 
-import logging
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
 
 from tests.panels.waiting import eventually
 from workbench.config import RunConfig
@@ -22,38 +21,10 @@ GRID = {"privacy.noise_multiplier": (0.6, 0.8)}
 Panel = Callable[..., Sweeper]
 
 
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    """One worker in a thread of this process."""
-    with (
-        LocalCluster(
-            n_workers=1,
-            threads_per_worker=1,
-            processes=False,
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
-
-
 @pytest.fixture
-def base(tmp_path: Path) -> RunConfig:
-    """Four steps of a tiny model on a hundred lines."""
-    path = tmp_path / "lines.txt"
-    lines = (f"line {i} counts {i * i} and {'more ' * (i % 7)}words" for i in range(100))
-    path.write_text("\n".join(lines), encoding="utf-8")
-    part = {"public_fraction": 0.2, "heldout_fraction": 0.2}
-    source = {"source": str(path), "record": "line", "min_words": 1, "record_tokens": 12}
-    return RunConfig.parse(
-        {
-            "corpus": {**source, **part},
-            "model": {"width": 8, "layers": 1, "heads": 2, "vocabulary": 270},
-            "training": {"expected_batch_size": 30, "steps": 4, "evaluate_every": 4},
-            "runtime": {"device": "cpu", "threads": 1},
-        }
-    )
+def base(config: RunConfig) -> RunConfig:
+    """The tiny run, evaluated at its end alone."""
+    return config.with_changes({"training.evaluate_every": 4})
 
 
 @pytest.fixture

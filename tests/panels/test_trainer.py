@@ -144,7 +144,7 @@ def test_a_failure_becomes_a_sentence_and_the_panel_lives(
         ("corpus.source", "gone.txt", "Cannot read corpus.source gone.txt"),
         ("corpus.source", "few.txt", "too few for its"),
         ("training.expected_batch_size", "1,000", "there are 61 training records"),
-        ("privacy.noise_multiplier", "1e300", "accountant cannot follow these settings"),
+        ("privacy.noise_multiplier", "1e300", "privacy.noise_multiplier is 1e+300 but"),
         ("privacy.delta", "2", "privacy.delta is 2.0 but"),
     ],
 )
@@ -158,6 +158,11 @@ def test_settings_that_no_run_can_have_are_refused_where_they_stand(
     assert "<b>Not used:</b>" in panel.planned.value
     panel.form.fields[field].value = panel.form._shown(field)
     eventually(lambda: "certified</span>" in panel.planned.value)
+
+
+def test_an_accountant_that_fails_says_what_to_choose_instead(panel: Trainer):
+    panel._projected(OverflowError("too large"))
+    assert "cannot follow these settings (OverflowError); choose σ" in panel.planned.value
 
 
 def test_a_run_folder_that_cannot_be_written_is_told(panel: Trainer, folder: Path):

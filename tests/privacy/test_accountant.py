@@ -13,7 +13,8 @@ from scipy.stats import norm
 
 from workbench import privacy
 from workbench.errors import InputError
-from workbench.privacy import accountant, pld
+from workbench.privacy import Guarantee, accountant, pld
+from workbench.privacy.accountant import rounded_up
 
 GOLDEN = Path(__file__).parents[2] / "data" / "published" / "accountant_golden.csv"
 
@@ -264,3 +265,25 @@ class TestPlantedBugs:
         monkeypatch.setattr(pld, "loss_distribution", first_only)
         with pytest.raises(AssertionError):
             test_composition_of_equal_parts_is_one_run()
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(5.0320, 5.04), (5.04, 5.04), (0.014589, 0.0146), (99.91, 100.0), (0, 0)]
+)
+def test_a_guarantee_is_never_rounded_down(value: float, shown: float) -> None:
+    assert rounded_up(value, 3) == pytest.approx(shown)
+    assert rounded_up(value, 3) >= value
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "text"),
+    [
+        (5.04173, "5.042"),
+        (2.00001, "2.001"),
+        (3.9994, "4.000"),
+        (12345.6, "1.235e+04"),
+        (math.inf, "∞"),
+    ],
+)
+def test_a_guarantee_in_words_is_rounded_up_too(epsilon: float, text: str) -> None:
+    assert str(Guarantee(epsilon, 1e-5, "pld")).startswith(f"ε = {text} at δ = 1e-05 (PLD")

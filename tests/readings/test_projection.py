@@ -62,3 +62,9 @@ def test_a_delta_as_large_as_one_record_is_warned_of(config: RunConfig):
     assert "δ is 0.02 but 1/N is 0.016" in projected(config, **{"privacy.delta": 0.02}).warning
     twin = projected(config, **{"privacy.delta": 0.02, "privacy.private": False})
     assert (twin.guarantee.epsilon, twin.warning) == (math.inf, "")
+
+
+@pytest.mark.parametrize("source", ["", "tiny-lama", "/gone"])
+def test_a_model_that_is_not_there_is_refused_before_start(config: RunConfig, source: str):
+    with pytest.raises(InputError, match="is neither a preset"):
+        projected(config, **{"model.source": source})

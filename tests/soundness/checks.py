@@ -161,6 +161,20 @@ def secure_runs_share_no_chance(config: RunConfig, folder: Path) -> None:
     assert not any(np.array_equal(a.indices, b.indices) for a, b in pairs)
 
 
+def runs_that_differ_share_no_noise(config: RunConfig, folder: Path) -> None:
+    """Two learning rates, one seed: the first gradients, from the same weights, are unrelated.
+
+    Their noise is louder than their sum; five standard errors of n coordinates.
+    """
+    loud = config.with_changes({"privacy.noise_multiplier": 5.0, "training.steps": 1})
+    runs = [
+        watch(loud.with_changes({"training.learning_rate": rate}), folder / str(rate))
+        for rate in (0.01, 0.02)
+    ]
+    one, other = (released(seen.steps[0]) for seen in runs)
+    assert abs(float(torch.corrcoef(torch.stack([one, other]))[0, 1])) < 5 / math.sqrt(len(one))
+
+
 def no_record_is_in_two_parts(config: RunConfig, folder: Path) -> None:
     """Neither as a text nor, once encoded, among what the run trains on."""
     records = corpora.load(config.corpus, seed=config.seed)

@@ -274,6 +274,14 @@ def secure_chance_from_the_seed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(randomness.secrets, "randbits", lambda bits: 7)
 
 
+def chance_from_the_seed_alone(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        randomness,
+        "_streams",
+        lambda config, purpose: np.random.SeedSequence(config.seed).spawn(2),
+    )
+
+
 def held_out_records_trained_on(patch: pytest.MonkeyPatch) -> None:
     load = corpora.load
 
@@ -354,6 +362,7 @@ PLANTS: list[tuple[Plant, Check]] = [
     (a_resumed_accountant_starts_at_zero, checks.a_resumed_run_remembers_what_it_spent),
     (new_noise_taken_for_the_old, checks.steps_taken_again_with_new_noise_are_paid_again),
     (secure_chance_from_the_seed, checks.secure_runs_share_no_chance),
+    (chance_from_the_seed_alone, checks.runs_that_differ_share_no_noise),
     (held_out_records_trained_on, checks.no_record_is_in_two_parts),
     (a_record_twice_in_the_training_set, checks.no_record_is_in_two_parts),
     (the_tokenizer_learns_from_private_text, checks.the_tokenizer_saw_public_records_only),

@@ -13,12 +13,11 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Pretrain
 from workbench import training
 from workbench.config import RunConfig
 from workbench.errors import InputError
-from workbench.training import memory, models
+from workbench.training import memory
 from workbench.training.dry_run import DryRun
 from workbench.training.memory import physical_batch_size, predict_memory, what_fits
-from workbench.training.optimizer import gaussian_noise, noisy_mean, optimizer, take_step
-from workbench.training.prepare import Examples
-from workbench.training.step import batch_gradient_sum
+
+from .two_steps import two_steps
 
 # Enough for the tensors to outweigh what is allocated beside them.
 _SIZES: dict[str, Any] = {
@@ -75,23 +74,6 @@ def allocated(action: Callable[[], object]) -> int:
             now += event.nbytes()
             most = max(most, now)
     return most
-
-
-def two_steps(config: RunConfig, shape: PretrainedConfig) -> None:
-    """Two steps of full records, and an evaluation, with numbers."""
-    model = AutoModelForCausalLM.from_config(models.without_dropout(shape)).train()
-    moving, chance = optimizer(model, config.training), torch.Generator()
-    expected, size = config.training.expected_batch_size, physical_batch_size(config, model)
-    records = torch.randint(256, (expected, config.corpus.record_tokens))
-    for _ in range(2):
-        total, _ = batch_gradient_sum(model, Examples(records, records), config, max_grad_norm=1.0)
-        noise = gaussian_noise(
-            total.gradients, noise_multiplier=0.8, max_grad_norm=1.0, generator=chance
-        )
-        noisy = noisy_mean(total.gradients, noise, expected_batch_size=expected)
-        take_step(model, moving, noisy, learning_rate=1e-3, noise_deviation=1.0)
-        del total, noise, noisy
-    models.mean_loss(model, records[:size], records[:size], batch_size=size)
 
 
 CASES = {

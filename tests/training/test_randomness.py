@@ -1,6 +1,7 @@
 """Chance from separate streams: reproducible for teaching, or known to nobody."""
 
 import numpy as np
+import pytest
 import torch
 
 from workbench.config import RunConfig
@@ -22,6 +23,22 @@ def test_a_seed_decides_all_three_and_each_differs() -> None:
     assert one == same
     assert all(a != b for a, b in zip(one, other, strict=True))
     assert len(set(one)) == 3
+
+
+@pytest.mark.parametrize("field", ["training.learning_rate", "privacy.max_grad_norm", "seed"])
+def test_runs_that_differ_draw_independently(field: str) -> None:
+    """Else two releases would share their noise, and no composition would hold."""
+    one, other = RunConfig(), RunConfig().with_changes({field: 2})
+    a, b = (randomness(config, CPU) for config in (one, other))
+    noise, others = (torch.randn(1000, generator=chance.noise).numpy() for chance in (a, b))
+    assert abs(np.corrcoef(noise, others)[0, 1]) < 5 / 1000**0.5
+    draws, others = (chance.sampling.random(1000) for chance in (a, b))
+    assert abs(np.corrcoef(draws, others)[0, 1]) < 5 / 1000**0.5
+
+
+def test_the_runtime_changes_no_chance() -> None:
+    other = RunConfig().with_changes({"runtime.engine": "hooks", "runtime.physical_batch_size": 3})
+    assert _drawn(randomness(RunConfig(), CPU)) == _drawn(randomness(other, CPU))
 
 
 def test_drawing_more_batches_moves_neither_noise_nor_weights() -> None:

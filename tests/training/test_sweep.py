@@ -1,7 +1,6 @@
 """Sweeps: every cell once, whatever happens on the way, and an honest price for all of them."""
 
 import json
-import logging
 import math
 import os
 import signal
@@ -9,14 +8,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from distributed import Client, Future, LocalCluster
+from distributed import Client, Future
 
 from workbench import privacy, training
 from workbench.cli import main
@@ -28,23 +26,6 @@ from workbench.training.sweep import SweepConfig, SweepCost, read_sweep, run_swe
 from workbench.training.sweep_config import cell_id, field_names
 
 SIGMAS = (0.6, 0.8)
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    """One worker in a thread of this process, reached like a scheduler elsewhere."""
-    with (
-        LocalCluster(
-            n_workers=1,
-            threads_per_worker=1,
-            processes=False,
-            protocol="tcp://",
-            dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
 
 
 def sweep_of(config: RunConfig, grid: dict[str, Any] | None = None, **more: Any) -> SweepConfig:

@@ -14,8 +14,10 @@ from workbench.figures.live import LiveFigure
 from workbench.figures.schedule import schedule_figure, schedule_traces
 from workbench.panels.background import Background
 from workbench.panels.controls import STYLE, Knob, status_html, status_line
-from workbench.panels.readouts import rounded_up, written_reading
+from workbench.panels.readouts import written_reading
+from workbench.panels.settling import Settling
 from workbench.privacy import Guarantee
+from workbench.privacy.accountant import rounded_up
 from workbench.privacy.schedule import ScheduleKind
 from workbench.readings.plan import Plan, equal_constant_sigma, spending
 
@@ -39,7 +41,7 @@ class Budget(widgets.VBox):
         self._lock = threading.RLock()
         self._background = Background()
         self._background.warm_up()
-        self._timer: threading.Timer | None = None
+        self._settling = Settling(self._settle, SETTLE_SECONDS)
         self.plan = Plan()
         self.spent: dict[int, float] = {}
         self.kinds = {
@@ -78,9 +80,7 @@ class Budget(widgets.VBox):
 
     def close(self) -> None:
         """End the background process along with the widgets."""
-        with self._lock:
-            if self._timer:
-                self._timer.cancel()
+        self._settling.cancel()
         self._background.close()
         super().close()
 
@@ -112,21 +112,14 @@ class Budget(widgets.VBox):
             self.status.value = status_html("")
             self.result.value = _result(plan, None)
             self.figure.redraw(schedule_traces(stages, self.spent))
-            self._settle_later()
+            self._background.cancel()
+            self._settling.later()
 
     def _refused(self, error: InputError) -> None:
         with self._lock:
             self.status.value = status_html(
                 f"{error} Shown are the last settings that work.", kind="Not used"
             )
-
-    def _settle_later(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-        self._background.cancel()
-        self._timer = threading.Timer(SETTLE_SECONDS, self._settle)
-        self._timer.daemon = True
-        self._timer.start()
 
     def _settle(self) -> None:
         with self._lock:
@@ -151,7 +144,10 @@ def _result(plan: Plan, guarantee: Guarantee | None) -> str:
     if guarantee is None:
         value, detail, state = "…", "being certified", "preview"
     else:
-        value, detail = written_reading(rounded_up(guarantee.epsilon)), html.escape(str(guarantee))
+        value, detail = (
+            written_reading(rounded_up(guarantee.epsilon, 3)),
+            html.escape(str(guarantee)),
+        )
         state = "certified"
     equal = equal_constant_sigma(plan, guarantee.epsilon if guarantee else float("nan"))
     constant = (

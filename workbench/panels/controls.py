@@ -140,6 +140,14 @@ def written(value: float, *, whole: bool = False) -> str:
     return text.replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
 
 
+def button(label: str, icon: str, tooltip: str, on_click: Callable[[], Any]) -> widgets.Button:
+    """A button of the size that panels give theirs."""
+    layout = {"width": "112px", "flex": "0 0 auto"}
+    made = widgets.Button(description=label, icon=icon, tooltip=tooltip, layout=layout)
+    made.on_click(lambda _: on_click())
+    return made
+
+
 class CopyBox(anywidget.AnyWidget):
     """Text to take away: a read-only text area and a button that copies it."""
 

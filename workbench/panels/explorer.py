@@ -17,6 +17,7 @@ from workbench.panels.background import Background
 from workbench.panels.controls import status_html
 from workbench.panels.explorer_view import FORMATS, LENGTH_UNITS, ExplorerView
 from workbench.panels.painter import Painter
+from workbench.panels.settling import Settling
 from workbench.presets import find
 from workbench.privacy import Guarantee
 from workbench.readings import Hold, Point, Readings, certify, preview
@@ -44,7 +45,7 @@ class Explorer(widgets.VBox):
         self._background = Background()
         self._background.warm_up()
         self._painter = Painter(self._paint, self._not_drawn)
-        self._timer: threading.Timer | None = None
+        self._settling = Settling(self._settle, SETTLE_SECONDS)
         self._loading = False
         self._refusing = False
         self._preset = find(preset)
@@ -64,9 +65,7 @@ class Explorer(widgets.VBox):
 
     def close(self) -> None:
         """End the background process along with the widgets."""
-        with self._lock:
-            if self._timer:
-                self._timer.cancel()
+        self._settling.cancel()
         self._painter.close()
         self._background.close()
         super().close()
@@ -124,7 +123,8 @@ class Explorer(widgets.VBox):
         view.show_knobs(point, self.hold)
         self._loading = False
         self._painter.ask()
-        self._settle_later()
+        self._background.cancel()
+        self._settling.later()
 
     def _paint(self) -> None:
         """On the painter's thread: what costs more than a blink, computed without the lock."""
@@ -147,14 +147,6 @@ class Explorer(widgets.VBox):
         self._loading = False
         self.view.provenance.value = readouts.provenance(self._preset)
         self._show(point, preview(point))
-
-    def _settle_later(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-        self._background.cancel()
-        self._timer = threading.Timer(SETTLE_SECONDS, self._settle)
-        self._timer.daemon = True
-        self._timer.start()
 
     def _settle(self) -> None:
         """The user paused: remember the settings for undo and ask for the certified value."""

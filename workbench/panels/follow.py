@@ -5,7 +5,6 @@ thread trains, and whoever follows asks for a `Progress` whenever it suits. A pr
 at a time: a second `start` is refused while the first is going, whichever panel or cell asks.
 """
 
-import asyncio
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,7 +16,8 @@ import pandas as pd
 
 from workbench import training
 from workbench.config import RunConfig
-from workbench.errors import InputError
+from workbench.errors import InputError, sentence
+from workbench.panels.watched import Watched
 from workbench.privacy import Guarantee
 from workbench.training.folder import METRICS, fresh_path, metrics_row
 from workbench.training.ledger import read
@@ -27,7 +27,6 @@ Phase = Literal[
     "preparing", "running", "pausing", "paused", "cancelling", "done", "cancelled", "failed"
 ]
 ENDED: tuple[Phase, ...] = ("done", "cancelled", "failed")
-_LOOK_AGAIN_SECONDS = 0.1
 Work = Callable[..., RunResult]  # called with on_step and stop
 
 
@@ -49,16 +48,15 @@ class Progress:
         return self.phase in ENDED
 
 
-class Run:
+class Run(Watched[Progress]):
     """A run that `start` or `resume` has begun; every method can be called from any thread."""
 
     def __init__(self, config: RunConfig, run_dir: Path, work: Work, rows: "_Rows") -> None:
         self.config, self.run_dir = config, run_dir
         self._work, self._rows = work, rows
-        self._changed = threading.Condition()
+        super().__init__(Progress(0, "preparing", None, rows.frame()))
         self._stop, self._going_on = threading.Event(), threading.Event()
         self._going_on.set()
-        self._now = Progress(0, "preparing", None, rows.frame())
         self._thread = threading.Thread(target=self._to_the_end, name="dp-sgd run", daemon=True)
         self._thread.start()
 
@@ -66,11 +64,6 @@ class Run:
     def phase(self) -> Phase:
         """What the run is doing."""
         return self._now.phase
-
-    @property
-    def active(self) -> bool:
-        """Whether the run is still going, or could go on."""
-        return not self._now.ended
 
     def cancel(self) -> None:
         """Finish the step in hand and stop; the run then tells what it truly spent."""
@@ -92,24 +85,6 @@ class Run:
             self._going_on.set()
             self._tell()
 
-    def progress(self, *, newer_than: int = -1, timeout: float | None = None) -> Progress:
-        """The run as it stands, once it has moved on from version ``newer_than``."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._now.version > newer_than, timeout)
-            return self._current()
-
-    def wait(self, timeout: float | None = None) -> Progress:
-        """The run as it ended, or as it stands after ``timeout`` seconds."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._now.ended, timeout)
-            return self._current()
-
-    async def until_end(self) -> Progress:
-        """The same for a notebook cell: while it awaits, the kernel still hears the buttons."""
-        while self.active:
-            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
-        return self.progress()
-
     def _current(self) -> Progress:
         # The table is copied when somebody looks, not at every step.
         return replace(self._now, metrics=self._rows.frame())
@@ -118,8 +93,7 @@ class Run:
         try:
             result = self._work(on_step=self._stepped, stop=self._stop)
         except Exception as error:
-            reason = str(error) if isinstance(error, InputError) else _sentence(error)
-            self._tell(phase="failed", error=reason, spent=self._recorded())
+            self._tell(phase="failed", error=sentence(error), spent=self._recorded())
         else:
             with self._changed:
                 self._rows.settle(result.guarantee.epsilon)
@@ -136,11 +110,8 @@ class Run:
 
     def _tell(self, *, phase: Phase | None = None, **changes: object) -> None:
         with self._changed:
-            if self._now.ended:
-                return
             now = replace(self._now, version=self._now.version + 1, **changes)  # type: ignore[arg-type]
-            self._now = replace(now, phase=phase or self._phase(now.latest))
-            self._changed.notify_all()
+            self._become(replace(now, phase=phase or self._phase(now.latest)))
 
     def _phase(self, latest: StepReport | None) -> Phase:
         """What a run that has not ended is about to do."""
@@ -237,8 +208,3 @@ class _Rows:
 
     def frame(self) -> pd.DataFrame:
         return pd.DataFrame(self._values[: self._used].copy(), columns=METRICS)
-
-
-def _sentence(error: Exception) -> str:
-    text = " ".join(str(error).split()).rstrip(".")[:300]
-    return f"The run stopped with {type(error).__name__}: {text or 'no further words'}."

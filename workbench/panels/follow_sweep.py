@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from workbench.errors import InputError
+from workbench.errors import InputError, sentence
+from workbench.panels.watched import Watched
 from workbench.training.sweep import SweepConfig, fresh_folder, run_sweep
-from workbench.training.sweep_worker import sentence
 
 Phase = Literal["running", "cancelling", "done", "cancelled", "failed"]
 ENDED: tuple[Phase, ...] = ("done", "cancelled", "failed")
@@ -45,7 +45,7 @@ class SweepProgress:
         return self.counts["done"] + self.counts["failed"]
 
 
-class Sweep:
+class Sweep(Watched[SweepProgress]):
     """A sweep that `start` has begun; every method can be called from any thread."""
 
     def __init__(
@@ -53,33 +53,15 @@ class Sweep:
     ) -> None:
         self.config, self.folder = config, folder
         self._options = {"scheduler": scheduler, "retry_failed": retry_failed}
-        self._changed = threading.Condition()
+        super().__init__(SweepProgress(0, "running"))
         self._stop = threading.Event()
-        self._now = SweepProgress(0, "running")
         self._thread = threading.Thread(target=self._work, name="sweep", daemon=True)
         self._thread.start()
-
-    @property
-    def active(self) -> bool:
-        """Whether the sweep is still going."""
-        return not self._now.ended
 
     def cancel(self) -> None:
         """Have the steps in hand finished and stop; the same sweep can then go on."""
         self._stop.set()
         self._tell(phase="cancelling")
-
-    def progress(self, *, newer_than: int = -1, timeout: float | None = None) -> SweepProgress:
-        """The sweep as it stands, once it has moved on from version ``newer_than``."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._now.version > newer_than, timeout)
-            return self._now
-
-    def wait(self, timeout: float | None = None) -> SweepProgress:
-        """The sweep as it ended, or as it stands after ``timeout`` seconds."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._now.ended, timeout)
-            return self._now
 
     def _work(self) -> None:
         try:
@@ -98,9 +80,7 @@ class Sweep:
 
     def _tell(self, **changes: Any) -> None:
         with self._changed:
-            if not self._now.ended:
-                self._now = replace(self._now, version=self._now.version + 1, **changes)
-                self._changed.notify_all()
+            self._become(replace(self._now, version=self._now.version + 1, **changes))
 
 
 _latest: Sweep | None = None

@@ -16,7 +16,7 @@ from workbench.errors import InputError
 from workbench.figures.training import PAST
 from workbench.panels.controls import written
 from workbench.panels.readouts import written_reading
-from workbench.panels.run_readouts import written_epsilon
+from workbench.panels.run_readouts import shown_epsilon
 from workbench.readings.past_runs import PastRun, past_runs
 
 _ASSETS = Path(__file__).parent / "assets"
@@ -110,7 +110,7 @@ def _row(name: str, run: PastRun) -> dict[str, Any]:
             f"{run.began:%d %b %H:%M}",
             run.state,
             f"{run.steps:,} of {run.steps_planned:,}",
-            written_epsilon(run.epsilon),
+            shown_epsilon(run.epsilon),
             written_reading(run.heldout_perplexity),
             written(run.noise_multiplier) if terms.private else "none",
             written(terms.max_grad_norm) if terms.private else "none",

@@ -6,6 +6,7 @@ import math
 from workbench.panels.controls import written
 from workbench.presets import Preset, article_claims
 from workbench.privacy import Guarantee
+from workbench.privacy.accountant import rounded_up
 from workbench.privacy.surface import PREVIEW_ERROR
 from workbench.readings import Point, Readings
 
@@ -74,17 +75,9 @@ def written_reading(value: float) -> str:
     return f"{value:,.0f}" if 1000 <= value < 1e6 else f"{value:#.3g}".rstrip(".")
 
 
-def rounded_up(value: float, digits: int = 3) -> float:
-    """``value`` to so many significant digits, never smaller: for guarantees."""
-    if not (math.isfinite(value) and value > 0):
-        return value
-    unit = 10.0 ** (math.floor(math.log10(value)) - digits + 1)
-    return math.ceil(value / unit - 1e-9) * unit
-
-
 def _epsilon_card(point: Point, readings: Readings, guarantee: Guarantee | None) -> str:
     if guarantee is not None:
-        value, badge = written_reading(rounded_up(guarantee.epsilon)), "certified"
+        value, badge = written_reading(rounded_up(guarantee.epsilon, 3)), "certified"
         detail = f"{guarantee.accountant.upper()} accountant, rounded up"
     else:
         value, badge = written_reading(readings.epsilon), "preview"
@@ -147,7 +140,7 @@ def _facts(point: Point) -> str:
 
 
 def _column(point: Point, readings: Readings, guarantee: Guarantee | None) -> list[tuple[str, str]]:
-    certified = written_reading(rounded_up(guarantee.epsilon)) if guarantee else "not yet"
+    certified = written_reading(rounded_up(guarantee.epsilon, 3)) if guarantee else "not yet"
     return [
         ("ε, preview", written_reading(readings.epsilon)),
         ("ε, certified (PLD)", certified),

@@ -6,6 +6,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from workbench.panels import run_readouts
+from workbench.panels.controls import button
 from workbench.panels.follow import Progress
 
 
@@ -19,9 +20,9 @@ class RunControls(widgets.HBox):
         on_pause: Callable[[], Any],
         on_cancel: Callable[[], Any],
     ) -> None:
-        self.start = _button("Start", "play", "Train with these settings.", on_start)
-        self.pause = _button("Pause", "pause", "Wait after the step in hand.", on_pause)
-        self.cancel = _button("Cancel", "stop", "Finish the step in hand and stop.", on_cancel)
+        self.start = button("Start", "play", "Train with these settings.", on_start)
+        self.pause = button("Pause", "pause", "Wait after the step in hand.", on_pause)
+        self.cancel = button("Cancel", "stop", "Finish the step in hand and stop.", on_cancel)
         self.bar = widgets.FloatProgress(max=1.0, layout={"width": "auto", "flex": "1 1 auto"})
         self.speed = widgets.HTML(layout={"width": "190px"})
         self.pause.disabled = self.cancel.disabled = True
@@ -39,11 +40,3 @@ class RunControls(widgets.HBox):
         self.pause.icon = "play" if paused else "pause"
         self.bar.value = latest.step / latest.steps if latest else 0.0
         self.speed.value = run_readouts.speed(progress.metrics)
-
-
-def _button(label: str, icon: str, tooltip: str, on_click: Callable[[], Any]) -> widgets.Button:
-    button = widgets.Button(
-        description=label, icon=icon, tooltip=tooltip, layout={"width": "112px"}
-    )
-    button.on_click(lambda _: on_click())
-    return button

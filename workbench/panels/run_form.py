@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import ipywidgets as widgets
 
-from workbench.config import ALTERNATIVES, RunConfig
+from workbench.config import ALTERNATIVES, MODEL_PRESETS, RunConfig
 from workbench.corpora.builtin import CORPORA
 from workbench.errors import InputError
 from workbench.panels.controls import number, written
@@ -43,7 +43,7 @@ _MAIN = {
     "model.source": _Field(
         "Model",
         "A preset, or the folder of a Hugging Face causal language model.",
-        ("tiny-llama", "tiny-gpt2"),
+        MODEL_PRESETS,
         open=True,
     ),
     "runtime.device": _Field("Device", "Where to compute.", ("auto", "cpu", "cuda", "mps")),

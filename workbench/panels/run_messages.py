@@ -6,7 +6,7 @@ import math
 from workbench.panels.controls import written
 from workbench.panels.follow import Progress, Run
 from workbench.panels.readouts import written_reading
-from workbench.panels.run_readouts import duration, written_epsilon
+from workbench.panels.run_readouts import duration, shown_epsilon
 from workbench.readings.projection import Projection
 
 READY = "<b>Ready.</b> Start trains in the background; the kernel stays free for other cells."
@@ -29,7 +29,7 @@ def projected(projection: Projection) -> str:
     cut = "" if plan.whole else ", where the budget ends,"
     warning = f" <b>Beware:</b> {html.escape(projection.warning)}" if projection.warning else ""
     return _planned(
-        f"<b>ε = {written_epsilon(guarantee.epsilon)}</b> "
+        f"<b>ε = {shown_epsilon(guarantee.epsilon)}</b> "
         f'<span class="wb-badge certified">certified</span> at δ = {written(guarantee.delta)} for '
         f"{plan.steps:,} steps{cut} with σ = {sigma} and q = {batch}/{plan.dataset_size:,} "
         f"({_terms(str(guarantee))}).{warning}"

@@ -11,6 +11,7 @@ from workbench.config import RunConfig
 from workbench.panels.controls import written
 from workbench.panels.follow import Progress, no_metrics
 from workbench.panels.readouts import written_reading
+from workbench.privacy.accountant import written_epsilon
 
 PRIVATE_NOTE = (
     "Live losses and gradient norms are computed on private records without noise: they are for "
@@ -55,13 +56,9 @@ def samples(texts: Mapping[str, str]) -> str:
     return f'<div class="wb-samples">{boxes}</div>'
 
 
-def written_epsilon(epsilon: float) -> str:
-    """ε with the digits that a guarantee in words has; ∞ without privacy."""
-    if math.isinf(epsilon):
-        return "∞"
-    if math.isnan(epsilon):
-        return "–"
-    return f"{epsilon:#.4g}" if epsilon >= 1e-4 else written(epsilon)
+def shown_epsilon(epsilon: float) -> str:
+    """ε as a guarantee writes it; a dash for one that is not known."""
+    return "–" if math.isnan(epsilon) else written_epsilon(epsilon)
 
 
 def duration(seconds: float, *, rough: bool = False) -> str:
@@ -106,9 +103,9 @@ def _epsilon_card(progress: Progress | None, config: RunConfig, budget: float) -
     exact = progress.spent.epsilon if progress and progress.spent else None
     spent = exact if exact is not None else latest.epsilon if latest else math.nan
     bound = "" if exact is not None or not latest or latest.epsilon_exact else "≤ "
-    plan = f"of {written_epsilon(budget)} planned" if math.isfinite(budget) else ""
+    plan = f"of {shown_epsilon(budget)} planned" if math.isfinite(budget) else ""
     terms = f"certified, δ = {written(config.privacy.delta)}"
-    return _card("ε spent", f"{bound}{written_epsilon(spent)}", plan, terms)
+    return _card("ε spent", f"{bound}{shown_epsilon(spent)}", plan, terms)
 
 
 def _clipped_card(progress: Progress | None, config: RunConfig) -> str:

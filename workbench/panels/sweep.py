@@ -15,19 +15,19 @@ import ipywidgets as widgets
 import pandas as pd
 
 from workbench.config import RunConfig
-from workbench.errors import InputError
+from workbench.errors import InputError, sentence
 from workbench.figures.live import LiveFigure
 from workbench.figures.sweep import sweep_figure, sweep_trace
 from workbench.panels import follow_sweep, sweep_readouts
 from workbench.panels.background import Background
 from workbench.panels.controls import STYLE
 from workbench.panels.follow_sweep import Sweep, SweepProgress
+from workbench.panels.settling import Settling
 from workbench.panels.sweep_controls import SweepControls
 from workbench.panels.sweep_form import MOST_FIELDS, SweepForm
 from workbench.readings.sweep import SweepProjection, project_sweep, spent
 from workbench.training.sweep import SweepCost
 from workbench.training.sweep_folder import no_results
-from workbench.training.sweep_worker import sentence
 
 REDRAW_SECONDS = 0.3
 SETTLE_SECONDS = 0.4
@@ -52,7 +52,7 @@ class Sweeper(widgets.VBox):
     ) -> None:
         self._lock = threading.RLock()
         self._background = Background()
-        self._timer: threading.Timer | None = None
+        self._settling = Settling(self._ask_for_projection, SETTLE_SECONDS)
         self._scheduler = scheduler
         self._began, self._ended_before = 0.0, 0
         self.sweep: Sweep | None = None
@@ -210,14 +210,11 @@ class Sweeper(widgets.VBox):
     def _settle_later(self) -> None:
         """A field was changed: ask for the cost once no other has changed for a moment."""
         with self._lock:
-            self._forget_question()
-            self._timer = threading.Timer(SETTLE_SECONDS, self._ask_for_projection)
-            self._timer.daemon = True
-            self._timer.start()
+            self._background.cancel()
+            self._settling.later()
 
     def _forget_question(self) -> None:
-        if self._timer:
-            self._timer.cancel()
+        self._settling.cancel()
         self._background.cancel()
 
     def _ask_for_projection(self) -> None:

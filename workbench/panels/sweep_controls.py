@@ -5,6 +5,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from workbench.panels.controls import button
 from workbench.panels.follow_sweep import SweepProgress
 
 
@@ -19,9 +20,9 @@ class SweepControls(widgets.HBox):
         on_cancel: Callable[[], Any],
         on_retry: Callable[[], Any],
     ) -> None:
-        self.start = _button("Start", "play", "Train every cell that is not done.", on_start)
-        self.cancel = _button("Cancel", "stop", "Finish the steps in hand and stop.", on_cancel)
-        self.retry = _button("Retry failed", "refresh", "Train failed cells again.", on_retry)
+        self.start = button("Start", "play", "Train every cell that is not done.", on_start)
+        self.cancel = button("Cancel", "stop", "Finish the steps in hand and stop.", on_cancel)
+        self.retry = button("Retry failed", "refresh", "Train failed cells again.", on_retry)
         self.bar = widgets.FloatProgress(max=1.0, layout={"width": "auto", "flex": "1 1 auto"})
         self.cancel.disabled = self.retry.disabled = True
         super().__init__([self.start, self.cancel, self.retry, place, self.bar])
@@ -33,10 +34,3 @@ class SweepControls(widgets.HBox):
         self.cancel.disabled = progress.phase != "running"
         self.retry.disabled = not (progress.ended and counts["failed"])
         self.bar.value = progress.ended_cells / (counts.total() or 1)
-
-
-def _button(label: str, icon: str, tooltip: str, on_click: Callable[[], Any]) -> widgets.Button:
-    layout = {"width": "112px", "flex": "0 0 auto"}
-    button = widgets.Button(description=label, icon=icon, tooltip=tooltip, layout=layout)
-    button.on_click(lambda _: on_click())
-    return button

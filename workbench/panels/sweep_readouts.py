@@ -12,7 +12,7 @@ from workbench.figures.sweep import label
 from workbench.panels.controls import written
 from workbench.panels.follow_sweep import SweepProgress
 from workbench.panels.readouts import written_reading
-from workbench.panels.run_readouts import duration, written_epsilon
+from workbench.panels.run_readouts import duration, shown_epsilon
 from workbench.readings.sweep import SweepProjection
 from workbench.training.sweep import SweepCost
 
@@ -26,7 +26,7 @@ def planned(cells: int, projection: SweepProjection | None, *, asked: bool = Tru
     if projection is None:
         return _status(f"{counted}; computing what they cost …" if asked else f"{counted}.")
     cost = projection.cost
-    epsilon = f"<b>ε = {written_epsilon(cost.guarantee.epsilon)}</b> {CERTIFIED}"
+    epsilon = f"<b>ε = {shown_epsilon(cost.guarantee.epsilon)}</b> {CERTIFIED}"
     price = f"all published together {epsilon} at δ = {written(cost.guarantee.delta)}"
     return _status(f"{counted}, {_counted(cost.steps, 'step')}; {price}; {_time(projection)}")
 
@@ -77,7 +77,7 @@ def cost(spent: SweepCost | None, *, ended: bool) -> str:
     """What all runs together have cost so far; None while it is not known."""
     value, details = "–", ["every run of the sweep, composed", "&nbsp;"]
     if spent is not None:
-        value = written_epsilon(spent.guarantee.epsilon)
+        value = shown_epsilon(spent.guarantee.epsilon)
         so_far = "" if ended else " so far"
         runs = f"{_counted(spent.runs, 'run')}, {_counted(spent.steps, 'step')}"
         details = [f"{html.escape(str(spent.guarantee))}: {runs}{so_far}, composed."]
@@ -124,7 +124,7 @@ def _results(row: dict[Any, Any], best: float) -> tuple[str, ...]:
     lowest = row["state"] == "done" and row["heldout_perplexity"] == best
     return (
         _steps(row),
-        _number(row["epsilon"], written_epsilon),
+        _number(row["epsilon"], shown_epsilon),
         _number(row["heldout_loss"], written_reading),
         f"<b>lowest {perplexity}</b>" if lowest else perplexity,
         _number(row["minutes"], lambda value: f"{value:.1f}"),

@@ -24,6 +24,7 @@ from workbench.panels.past_runs import PastRuns
 from workbench.panels.run_controls import RunControls
 from workbench.panels.run_form import RunForm
 from workbench.panels.run_pictures import Pictures, View
+from workbench.panels.settling import Settling
 from workbench.readings.projection import Projection, project
 
 # However fast the steps come. Pictures take a browser without a graphics card 0.15 s of its core,
@@ -44,13 +45,13 @@ class Trainer(widgets.VBox):
     def __init__(self, config: RunConfig | None = None) -> None:
         self._lock = threading.RLock()
         self._background = Background()
-        self._timer: threading.Timer | None = None
+        self._settling = Settling(self._ask_for_projection, SETTLE_SECONDS)
         self.run: Run | None = None
         self.projection: Projection | None = None
         latest = follow.latest()
         going = latest if latest is not None and latest.active else None
         self.config = going.config if going else config or RunConfig()
-        self.form = RunForm(self.config, on_change=self._settle_later)
+        self.form = RunForm(self.config, on_change=self._settling.later)
         self.past = PastRuns(
             on_shown=self._redraw, on_resume=self._resume, going=self._folder_of_the_run
         )
@@ -71,9 +72,7 @@ class Trainer(widgets.VBox):
 
     def close(self) -> None:
         """End the accounting process along with the widgets; a run that is going goes on."""
-        with self._lock:
-            if self._timer:
-                self._timer.cancel()
+        self._settling.cancel()
         self._background.close()
         super().close()
 
@@ -204,15 +203,6 @@ class Trainer(widgets.VBox):
 
     def _folder_of_the_run(self) -> Path | None:
         return self.run.run_dir if self.run and self.run.active else None
-
-    def _settle_later(self) -> None:
-        """A field was changed: ask for its ε once no other has changed for a moment."""
-        with self._lock:
-            if self._timer:
-                self._timer.cancel()
-            self._timer = threading.Timer(SETTLE_SECONDS, self._ask_for_projection)
-            self._timer.daemon = True
-            self._timer.start()
 
     def _ask_for_projection(self) -> None:
         with self._lock:

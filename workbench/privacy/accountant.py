@@ -58,9 +58,24 @@ class Guarantee:
         relation = self.neighbouring_relation.replace("_", " ")
         sampling = self.sampling.replace("_", " ")
         return (
-            f"ε = {self.epsilon:.4g} at δ = {self.delta:.3g} "
+            f"ε = {written_epsilon(self.epsilon)} at δ = {self.delta:.3g} "
             f"({self.accountant.upper()}, {sampling} sampling, {relation} {self.unit})"
         )
+
+
+def rounded_up(value: float, digits: int) -> float:
+    """``value`` to so many significant digits, never smaller: for guarantees."""
+    if not (math.isfinite(value) and value > 0):
+        return value
+    unit = 10.0 ** (math.floor(math.log10(value)) - digits + 1)
+    return math.ceil(value / unit - 1e-9) * unit
+
+
+def written_epsilon(epsilon: float) -> str:
+    """ε to four digits, rounded up, as everything that is called certified is written."""
+    if epsilon in (0, math.inf):
+        return "∞" if epsilon else "0"
+    return f"{rounded_up(epsilon, 4):#.4g}".rstrip(".")
 
 
 def epsilon(

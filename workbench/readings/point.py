@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from workbench.config import LARGEST, LARGEST_COUNT
 from workbench.errors import InputError, positive, probability, whole
 from workbench.presets import Preset
 from workbench.readings.previews import previewed_sigma
@@ -20,7 +21,6 @@ LengthUnit = Literal["steps", "epochs"]
 HoldKind = Literal["nothing", "epsilon", "noise_batch_ratio"]
 
 _SAME = 1e-12  # steps counted as epochs and back must not gain a step by rounding
-_LARGEST = 1e30  # no run comes near it, and products of such numbers stay finite
 _QUANTITIES = {
     "noise_multiplier": ("Noise multiplier σ", "enter a value such as 1"),
     "max_grad_norm": ("Clipping norm C", "enter a value such as 1"),
@@ -59,10 +59,11 @@ class Point:
         for name, (label, remedy) in _QUANTITIES.items():
             value = getattr(self, name)
             positive(label, value, remedy=remedy)
-            if not 1 / _LARGEST <= value <= _LARGEST:
+            largest = LARGEST_COUNT if name in (*_COUNTS, "length") else LARGEST
+            if not 1 / LARGEST <= value <= largest:
                 raise InputError(
-                    f"{label} is {value:.3g} but must lie between {1 / _LARGEST:g} and "
-                    f"{_LARGEST:g}; {remedy}."
+                    f"{label} is {value:.3g} but must lie between {1 / LARGEST:g} and "
+                    f"{largest:g}; {remedy}."
                 )
         for name in _COUNTS:
             label, remedy = _QUANTITIES[name]

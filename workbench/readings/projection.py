@@ -37,6 +37,7 @@ def project(config: RunConfig) -> Iterator[Projection]:
 
     Raises `InputError` for a corpus or a setting that training would refuse for the same reason.
     """
+    config.model.directory()  # a path that is not there should not have to wait for Start
     terms = config.privacy
     planned = plan(config, len(corpora.load(config.corpus, seed=config.seed).training))
     epsilon = math.inf

@@ -15,14 +15,14 @@ from workbench import corpora
 from workbench.config import RunConfig
 from workbench.errors import InputError, probability
 from workbench.privacy.schedule import History
-from workbench.training.clipping import ClippedSum, clipped_gradient_sum, trainable
-from workbench.training.memory import physical_batch_size
-from workbench.training.models import record_losses
-from workbench.training.optimizer import noisy_mean, optimizer, take_step
+from workbench.training.clipping import ClippedSum
+from workbench.training.optimizer import optimizer, take_step
+from workbench.training.plan import count_noise
 from workbench.training.prepare import Examples, Prepared, prepare
 from workbench.training.quantile import count_below, moved_norm, noisy_share_below
 from workbench.training.randomness import apart
 from workbench.training.sampling import poisson_batch
+from workbench.training.step import batch_gradient_sum
 
 Source = Literal["public", "noisy_counts", "article_warm_up"]
 _ROUNDS = 40
@@ -95,15 +95,9 @@ def _warm_up_norms(config: RunConfig, prepared: Prepared, records: Examples) -> 
     size = min(config.training.expected_batch_size, max(1, len(records) // 8))
     norms = []
     for indices in order.split(size):
-        batch = records[indices]
-        sums = {n: torch.zeros_like(p) for n, p in trainable(prepared.model).items()}
-        for part in _parts(config, prepared, batch):
-            total = _unclipped(config, prepared, part)
-            norms.append(total.norms.float().cpu())
-            for name, gradient in total.gradients.items():
-                sums[name] += gradient
-        silence = {name: torch.zeros_like(total) for name, total in sums.items()}
-        mean = noisy_mean(sums, silence, expected_batch_size=len(batch))
+        total = _unclipped(config, prepared, records[indices])
+        norms.append(total.norms)
+        mean = {name: gradient / len(indices) for name, gradient in total.gradients.items()}
         rate = config.training.learning_rate
         take_step(prepared.model, chosen, mean, learning_rate=rate, noise_deviation=0.0)
     return torch.cat(norms).numpy()
@@ -111,8 +105,7 @@ def _warm_up_norms(config: RunConfig, prepared: Prepared, records: Examples) -> 
 
 def _by_noisy_counts(config: RunConfig, prepared: Prepared, quantile: float) -> NormCalibration:
     terms = prepared.plan.at(0)
-    given = config.privacy.count_noise_multiplier
-    noise = given if given is not None else terms.expected_batch_size / 20
+    noise = count_noise(config.privacy.count_noise_multiplier, terms.expected_batch_size)
     bound = config.privacy.max_grad_norm
     for number in range(1, _ROUNDS + 1):
         indices = poisson_batch(
@@ -121,10 +114,8 @@ def _by_noisy_counts(config: RunConfig, prepared: Prepared, quantile: float) -> 
             generator=prepared.randomness.sampling,
         )
         batch = prepared.training[torch.from_numpy(indices)]
-        parts = _parts(config, prepared, batch)
-        below = sum(count_below(_unclipped(config, prepared, part).norms, bound) for part in parts)
         share = noisy_share_below(
-            below,
+            count_below(_unclipped(config, prepared, batch).norms, bound),
             len(indices),
             count_noise_multiplier=noise,
             expected_batch_size=terms.expected_batch_size,
@@ -136,16 +127,7 @@ def _by_noisy_counts(config: RunConfig, prepared: Prepared, quantile: float) -> 
     return NormCalibration(bound, quantile, "noisy_counts", spent)
 
 
-def _parts(config: RunConfig, prepared: Prepared, batch: Examples) -> list[Examples]:
-    size = physical_batch_size(config, prepared.model)
-    return [batch[start : start + size] for start in range(0, len(batch), size)]
-
-
-def _unclipped(config: RunConfig, prepared: Prepared, part: Examples) -> ClippedSum:
-    model = prepared.model
-    return clipped_gradient_sum(
-        model,
-        lambda: record_losses(model, part.tokens, part.labels),
-        max_grad_norm=_NO_BOUND,
-        engine=config.runtime.engine,
-    )
+def _unclipped(config: RunConfig, prepared: Prepared, batch: Examples) -> ClippedSum:
+    """The sum and the norms of a batch as the run would compute them, under a C never met."""
+    asked = config.with_changes({"privacy.private": True, "privacy.clipping": "flat"})
+    return batch_gradient_sum(prepared.model, batch, asked, max_grad_norm=_NO_BOUND)[0]

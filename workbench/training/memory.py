@@ -196,14 +196,14 @@ def _largest(of: Callable[[int], "MemoryEstimate"], room: float) -> tuple[int, "
 
 def _shape(config: RunConfig) -> PretrainedConfig:
     """The model that ``config`` names, with a vocabulary as large as it may become."""
-    source, model = Path(config.model.source).expanduser(), config.model
-    if model.source in models.PRESETS:
+    model, folder = config.model, config.model.directory()
+    if folder is None:
         return models.PRESETS[model.source](model, model.vocabulary, config.corpus.record_tokens)
     try:
-        return AutoConfig.from_pretrained(source, local_files_only=True)
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"model.source {model.source!r} is neither a preset ({', '.join(models.PRESETS)}) nor "
-            f"the directory of a model ({reason}); check the path."
+            f"model.source {model.source!r} is not the directory of a model ({reason}); check the "
+            "path."
         ) from None

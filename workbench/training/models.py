@@ -5,7 +5,7 @@ directory is read with its own tokenizer.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from workbench.config import ModelConfig
+from workbench.config import MODEL_PRESETS, ModelConfig
 from workbench.corpora.tokens import IGNORED
 from workbench.errors import InputError
 
@@ -37,11 +37,7 @@ def tiny(
 
     Raises `InputError` for an unknown preset or a width that the heads do not divide evenly.
     """
-    if config.source not in PRESETS:
-        raise InputError(
-            f"model.source {config.source!r} is neither a preset ({', '.join(PRESETS)}) nor a "
-            "directory; check the path."
-        )
+    assert config.directory() is None, "a model on disk has a shape of its own"
     if config.width % (2 * config.heads):
         raise InputError(
             f"model.width is {config.width} but must be a multiple of twice model.heads "
@@ -188,4 +184,6 @@ def _shared(vocabulary: int, context: int) -> dict[str, Any]:
     }
 
 
-PRESETS = {"tiny-llama": _tiny_llama, "tiny-gpt2": _tiny_gpt2}
+PRESETS: dict[str, Callable[[ModelConfig, int, int], PretrainedConfig]] = dict(
+    zip(MODEL_PRESETS, (_tiny_llama, _tiny_gpt2), strict=True)
+)

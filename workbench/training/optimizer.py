@@ -41,9 +41,9 @@ def gaussian_noise(
 def noisy_mean(
     gradient_sum: Mapping[str, Tensor], noise: Mapping[str, Tensor], *, expected_batch_size: int
 ) -> dict[str, Tensor]:
-    """(Σ clipped + noise) / B̄ for each parameter, in the type of the noise."""
+    """(Σ clipped + noise) / B̄ for each parameter, in the memory and the type of ``noise``."""
     return {
-        name: total.to(noise[name].dtype).add(noise[name]).div_(expected_batch_size)
+        name: noise[name].add_(total).div_(expected_batch_size)
         for name, total in gradient_sum.items()
     }
 

@@ -55,7 +55,7 @@ class Plan:
     def at(self, step: int) -> StepTerms:
         """The terms of ``step``, counted from 0."""
         noise, batch = value_at(self.noise, step), round(value_at(self.batch, step))
-        count = _count_noise(self.count_noise_multiplier, batch) if self.adaptive else None
+        count = count_noise(self.count_noise_multiplier, batch) if self.adaptive else None
         return StepTerms(
             noise_multiplier=noise,
             gradient_noise_multiplier=gradient_share(noise, count) if count else noise,
@@ -131,7 +131,7 @@ def gradient_share(noise_multiplier: float, count_noise_multiplier: float) -> fl
     return left**-0.5
 
 
-def _count_noise(given: float | None, expected_batch_size: int) -> float:
+def count_noise(given: float | None, expected_batch_size: int) -> float:
     """As given, or a twentieth of the batch (Andrew et al. 2021, section 3.1)."""
     return given if given is not None else expected_batch_size / 20
 

@@ -4,7 +4,6 @@ Nothing is written and no generator but that of the initial weights is used befo
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -139,9 +138,8 @@ def _device(name: str) -> torch.device:
 def _model_and_tokenizer(
     config: RunConfig, records: Records, generator: torch.Generator
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    path = Path(config.model.source).expanduser()
-    if config.model.source not in models.PRESETS and path.exists():
-        model, tokenizer = models.from_directory(path)
+    if folder := config.model.directory():
+        model, tokenizer = models.from_directory(folder)
     else:
         tokenizer = corpora.train_tokenizer(records.public, config.model.vocabulary)
         model = models.tiny(

@@ -1,12 +1,15 @@
 """Where a run's chance comes from: initial weights, batches and noise, each from its own generator.
 
-Seeded, all three follow from ``config.seed`` by separate streams, so that a change in how often
-one is used never moves the others. Whoever knows the seed can redraw the noise and subtract it: a
-seeded run is for teaching and research, its seed as secret as its records. Secure, batches and
-noise start from 256 and 63 bits of the operating system that are written nowhere; the generators
-themselves (PCG64 and torch's) are fast, not cryptographic.
+Seeded, the weights follow from ``config.seed`` alone, batches and noise from all of the
+configuration but ``runtime``: runs that differ in anything else draw independently, as composition
+assumes of them. With the same noise under two learning rates, the difference of two gradients would
+hold none of it. Whoever knows the configuration can redraw the noise and subtract it: a seeded run
+is for teaching and research, its seed as secret as its records. Secure, batches and noise start
+from 256 and 63 bits of the operating system that are written nowhere; the generators themselves
+(PCG64 and torch's) are fast, not cryptographic.
 """
 
+import hashlib
 import secrets
 from dataclasses import dataclass, replace
 from typing import Any
@@ -44,11 +47,11 @@ def randomness(config: RunConfig, device: torch.device) -> Randomness:
     In several processes, secure generators differ: what they draw has to be agreed on.
     """
     secure = config.randomness == "secure"
-    initial, sampling, noise = np.random.SeedSequence(config.seed).spawn(3)
+    sampling, noise = _streams(config, "run")
     if secure:
         sampling, noise = (np.random.SeedSequence(secrets.randbits(256)) for _ in range(2))
     return Randomness(
-        initial=torch.Generator().manual_seed(_number(initial)),
+        initial=torch.Generator().manual_seed(_number(np.random.SeedSequence(config.seed))),
         sampling=np.random.default_rng(sampling),
         noise=torch.Generator(device).manual_seed(_number(noise)),
         secure=secure,
@@ -63,13 +66,19 @@ def apart(chance: Randomness, config: RunConfig, purpose: str) -> Randomness:
     """
     if chance.secure:
         return chance
-    key = tuple(purpose.encode())  # longer than the keys of a run's own streams
-    sampling, noise = np.random.SeedSequence(config.seed, spawn_key=key).spawn(2)
+    sampling, noise = _streams(config, purpose)
     return replace(
         chance,
         sampling=np.random.default_rng(sampling),
         noise=torch.Generator(chance.noise.device).manual_seed(_number(noise)),
     )
+
+
+def _streams(config: RunConfig, purpose: str) -> list[np.random.SeedSequence]:
+    """For batches and for noise: independent of those of any other configuration or purpose."""
+    asked = config.model_dump_json(exclude={"runtime"})
+    digest = hashlib.sha256(f"{purpose}\0{asked}".encode()).digest()
+    return np.random.SeedSequence(int.from_bytes(digest, "big")).spawn(2)
 
 
 def _number(sequence: np.random.SeedSequence) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from workbench.config import RunConfig
+from workbench.errors import sentence
 from workbench.privacy import Guarantee
 from workbench.training import checkpoint, models, progress
 from workbench.training.checkpoint import Position
@@ -93,7 +94,7 @@ class Run:
         except BaseException as error:
             if self.folder is not None:
                 self.folder.write_metrics()
-            self._write_summary("failed", error=f"{type(error).__name__}: {error}")
+            self._write_summary("failed", error=sentence(error))
             raise
 
     def _steps(self, on_step: OnStep, stop: threading.Event) -> Reason:

@@ -63,19 +63,8 @@ class Stepper:
         config, prepared, world = self.config, self.prepared, self.world
         terms = prepared.plan.at(step)
         norm = self.max_grad_norm or terms.max_grad_norm
-        drawn = poisson_batch(
-            len(prepared.training),
-            sample_rate=terms.sample_rate,
-            generator=prepared.randomness.sampling,
-        )
-        # Secure generators differ between processes; shares of different batches would hold one
-        # record several times, and the sum would move by more than C.
-        indices = world.agreed(drawn)
-        batch = prepared.training[torch.from_numpy(world.share(indices))]
-        total, losses = batch_gradient_sum(prepared.model, batch, config, max_grad_norm=norm)
-        world.add_up(total.gradients)
-        norms = torch.cat(world.gathered(total.norms.cpu()))
-        losses = torch.cat(world.gathered(losses.cpu()))
+        indices = self._draw(terms)
+        total, losses = self._sum(indices, norm)
         signal_norm = _norm(total.gradients)
         noise = gaussian_noise(
             total.gradients,
@@ -83,6 +72,7 @@ class Stepper:
             max_grad_norm=norm,
             generator=prepared.randomness.noise,
         )
+        noise_norm = _norm(noise)
         noisy = noisy_mean(total.gradients, noise, expected_batch_size=terms.expected_batch_size)
         if ledger is not None:
             ledger.record_step(
@@ -100,19 +90,41 @@ class Stepper:
             learning_rate=rate,
             noise_deviation=deviation / terms.expected_batch_size,
         )
-        self._adapt(terms, norm, norms)
+        self._adapt(terms, norm, total.norms)
         return Outcome(
             terms=terms,
             max_grad_norm=norm,
             learning_rate=rate,
             loss=float(losses.mean()) if len(losses) else math.nan,
-            norms=norms.float().numpy(),
+            norms=total.norms.float().numpy(),
             batch_size=len(indices),
             tokens=int((prepared.training.labels[torch.from_numpy(indices)] >= 0).sum()),
             signal_norm=signal_norm,
-            noise_norm=_norm(noise),
+            noise_norm=noise_norm,
             predicted_noise_norm=deviation * math.sqrt(prepared.n_params),
         )
+
+    def _draw(self, terms: StepTerms) -> np.ndarray:
+        """The indices of one batch, the same in every process.
+
+        Secure generators differ between processes; shares of different batches would hold one
+        record several times, and the sum would move by more than C.
+        """
+        drawn = poisson_batch(
+            len(self.prepared.training),
+            sample_rate=terms.sample_rate,
+            generator=self.prepared.randomness.sampling,
+        )
+        return self.world.agreed(drawn)
+
+    def _sum(self, indices: np.ndarray, norm: float) -> tuple[ClippedSum, Tensor]:
+        """The clipped sum of a batch and its record losses, each process doing its share."""
+        world, prepared = self.world, self.prepared
+        batch = prepared.training[torch.from_numpy(world.share(indices))]
+        total, losses = batch_gradient_sum(prepared.model, batch, self.config, max_grad_norm=norm)
+        world.add_up(total.gradients)
+        norms = torch.cat(world.gathered(total.norms.cpu()))
+        return ClippedSum(total.gradients, norms), torch.cat(world.gathered(losses.cpu()))
 
     def _adapt(self, terms: StepTerms, norm: float, norms: Tensor) -> None:
         """Move C towards its quantile by a noisy count, which this step's σ has paid for."""

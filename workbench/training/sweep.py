@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
-from workbench.errors import InputError
+from workbench.errors import InputError, sentence
 from workbench.training.sweep_cluster import connected
 from workbench.training.sweep_config import Cell, SweepConfig
 from workbench.training.sweep_cost import SweepCost, sweep_cost
 from workbench.training.sweep_folder import SweepFolder, read_sweep, tidy
-from workbench.training.sweep_worker import sentence, train_cell
+from workbench.training.sweep_worker import train_cell
 
 if TYPE_CHECKING:
     from distributed import Client, Future

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.config import RunConfig
-from workbench.errors import InputError
+from workbench.errors import sentence
 from workbench.training.sweep_folder import CellFolder
 
 _LOOK_SECONDS = 0.5
@@ -43,14 +43,6 @@ def train_cell(config: str, cell: str, stop_file: str) -> None:
                 )
     except Exception as error:
         folder.fail(sentence(error), traceback.format_exc())
-
-
-def sentence(error: BaseException) -> str:
-    """What went wrong in one line."""
-    if isinstance(error, InputError):
-        return str(error)
-    text = " ".join(str(error).split()).rstrip(".")[:300]
-    return f"The run stopped with {type(error).__name__}: {text or 'no further words'}."
 
 
 def _looking_for(stop_file: Path, stop: threading.Event) -> Callable[[Any], None]:
