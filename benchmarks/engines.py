@@ -4,8 +4,9 @@ A private step is all of it: clipped sum, noise, optimizer. A plain step is back
 loss and the same optimizer. Model, batch (32 sequences of 128 tokens) and machine are the same, and
 each side takes the physical batch it is quickest with. The two alternate, and a ratio is the median
 over pairs; on one thread time is the processor's, which a busy machine disturbs least, on two it is
-the clock's. Memory is what a process needs at most beyond what it needed before it had a model; the
-peers take the plain step's physical batch.
+the clock's. Memory is by what three steps of a new model make a process grow at most that has taken
+such a step before; all take the plain step's physical batch, and freed memory is given back at once
+(see `benchmarks.memory`), but for the peer "default allocator".
 
 Ghost clipping refuses tied weights, so that peer is measured on the same model untied, against the
 plain step of that model. "without oneDNN" is the book-keeping engine with MKL's products alone.
@@ -14,9 +15,9 @@ plain step of that model. "without oneDNN" is the book-keeping engine with MKL's
     python -m benchmarks.engines memory "llama 1 M" private 8    one peak, in MB
 """
 
+import gc
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from benchmarks.memory import GIVING_BACK, added
 from workbench.config import ModelConfig
 from workbench.training import models, optimizer
 from workbench.training.clipping import clipped_gradient_sum
@@ -43,7 +45,6 @@ CASES = {
 }
 # How many pairs a median is of; the slow engines need no more to be told apart.
 PAIRS = {"bookkeeping": 11, "without oneDNN": 5, "hooks": 2, "ghost": 2}
-SIDES = ("plain", "private")
 QUICK_ENOUGH = 1.03  # of two physical batches as quick, the smaller one needs less memory
 
 Step = Callable[[int], None]
@@ -53,29 +54,36 @@ def main() -> dict[str, float]:
     """Private ÷ plain; every measurement in a process of its own."""
     figures: dict[str, float] = {}
     for case in CASES:
-        sizes: dict[int, list[int]] = {}
-        for threads in (1, 2):
+        plain_size = 0
+        for threads in (2, 1):
             found = in_a_process("time", case, str(threads))
             print(f"{case}, {threads} threads: {found}", flush=True)
             name = f"step, {case}, {threads} threads, private ÷ plain"
             figures[name] = found.pop("bookkeeping")
             figures |= {f"{name} | {engine}": found[engine] for engine in PAIRS if engine in found}
-            sizes[threads] = [int(found[f"{side}, physical batch"]) for side in SIDES]
-        plain = in_a_process("memory", case, "plain", str(sizes[1][0]))["MB"]
-        needed = in_a_process("memory", case, "private", str(sizes[1][1]))["MB"]
-        figures[f"memory, {case}, private ÷ plain"] = needed / plain
+            plain_size = int(found["plain, physical batch"])
+        name = f"memory, {case}, private ÷ plain"
+        figures[name] = memory_ratio(case, "private", plain_size, **GIVING_BACK)
         for engine in ("hooks", "ghost"):
-            needed = in_a_process("memory", case, engine, str(sizes[1][0]))["MB"]
-            figures[f"memory, {case}, private ÷ plain | {engine}"] = needed / plain
+            figures[f"{name} | {engine}"] = memory_ratio(case, engine, plain_size, **GIVING_BACK)
+        figures[f"{name} | default allocator"] = memory_ratio(case, "private", plain_size)
     return figures
 
 
-def in_a_process(*arguments: str) -> dict[str, float]:
+def memory_ratio(case: str, side: str, size: int, **environment: str) -> float:
+    """Peak memory of a side over that of the plain step."""
+    needed, plain = (
+        in_a_process("memory", case, one, str(size), **environment)["MB"] for one in (side, "plain")
+    )
+    return needed / plain
+
+
+def in_a_process(*arguments: str, **environment: str) -> dict[str, float]:
     """What this module prints last when it is run with these arguments."""
     threads = arguments[2] if arguments[0] == "time" else "1"
     output = subprocess.run(
         [sys.executable, "-m", "benchmarks.engines", *arguments],
-        env=os.environ | {"OMP_NUM_THREADS": threads},
+        env=os.environ | {"OMP_NUM_THREADS": threads} | environment,
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -135,8 +143,8 @@ class Steps:
             clipped = clipped_gradient_sum(
                 self.model, lambda part=part: self.losses(part), max_grad_norm=1.0, engine=engine
             )
-            for name, gradient in clipped.gradients.items():
-                total[name] = total[name].add_(gradient) if name in total else gradient
+            add_to(total, clipped.gradients)
+            del clipped  # as a run does, else it is there beside the next part's
         noise = optimizer.gaussian_noise(
             total, noise_multiplier=0.8, max_grad_norm=1.0, generator=self.noise
         )
@@ -158,6 +166,12 @@ class Steps:
                 products.LEAST_WORTH_A_CALL = least
 
         return step
+
+
+def add_to(total: dict[str, Tensor], part: dict[str, Tensor]) -> None:
+    """Add a part's sums, or take them over if they are the first."""
+    for name, gradient in part.items():
+        total[name] = total[name].add_(gradient) if name in total else gradient
 
 
 def times(case: str, threads: int) -> dict[str, float]:
@@ -208,19 +222,17 @@ def seconds(step: Step, size: int, clock: Callable[[], float]) -> float:
 
 
 def memory(case: str, side: str, size: int) -> dict[str, float]:
-    """Peak of three steps over what the process needed at most before it built the model."""
-    before = peak()
-    steps = Steps(case, tied=side != "ghost")
-    step = {"plain": steps.plain, "private": steps.private}.get(side) or steps.by(side)
-    for _ in range(3):
-        step(size)
-    return {"MB": peak() - before}
+    """Megabytes by which three steps of a new model grow this process at most (Linux)."""
 
+    def take(count: int) -> None:
+        steps = Steps(case, tied=side != "ghost")
+        step = {"plain": steps.plain, "private": steps.private}.get(side) or steps.by(side)
+        for _ in range(count):
+            step(size)
 
-def peak() -> float:
-    """The most memory this process had so far, in MB (Linux counts in kB, macOS in bytes)."""
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    take(1)  # what libraries set up once and keep is no one step's
+    gc.collect()
+    return {"MB": added(lambda: take(3))}
 
 
 if __name__ == "__main__":

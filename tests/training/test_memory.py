@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PretrainedConfig
 
 from workbench import training
-from workbench.config import RunConfig
+from workbench.config import ModelConfig, RunConfig
 from workbench.errors import InputError
 from workbench.training import memory
 from workbench.training.dry_run import DryRun
@@ -121,6 +121,22 @@ def test_logical_batches_cost_their_tokens_alone(engine: str):
     )
     assert large.total - small.total == (4096 - 16) * 41 * 2 * 8
     assert large.total - large.records == small.total - small.records
+
+
+def test_privacy_takes_hardly_more_memory_than_the_same_step_without():
+    """A hundredth at a million parameters; a copy of the logits' gradient would be a tenth."""
+    private, plain = (
+        predict_memory(
+            with_(
+                privacy__private=private,
+                model=ModelConfig(width=128, layers=4, vocabulary=2048).model_dump(),
+                corpus__record_tokens=129,
+                runtime__physical_batch_size=8,
+            )
+        ).total
+        for private in (True, False)
+    )
+    assert private <= 1.05 * plain
 
 
 def test_parts_of_a_batch_leave_nothing_behind():

@@ -173,6 +173,7 @@ _LEARNING: dict[str, dict[str, Any]] = {
         "yaxis": "y2",
         "line": {"color": ORANGE, "width": 2, "dash": "dash"},
         "marker": {"size": 7, "symbol": "diamond"},
+        "cliponaxis": False,  # the last point lies on the frame
         "hovertemplate": _STEP + "%{y:.3f} nats<extra>held-out</extra>",
     },
 }

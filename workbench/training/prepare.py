@@ -10,8 +10,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench import corpora
-from workbench.config import PrivacyConfig, RunConfig
+from workbench.config import CorpusConfig, PrivacyConfig, RunConfig
 from workbench.corpora import Encoded, Records
+from workbench.corpora.builtin import CORPORA
 from workbench.corpora.tokens import IGNORED
 from workbench.errors import InputError
 from workbench.training import models
@@ -160,7 +161,15 @@ def _model_and_tokenizer(
 def _encoded(
     config: RunConfig, records: Records, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[Encoded, Encoded]:
-    """The training and the held-out records as tokens."""
+    """The training and the held-out records as tokens; the latest built-in corpus is kept.
+
+    Encoding takes longer than all else before the first step. A file, or a model's own tokenizer,
+    may have changed since; a built-in corpus and what is learnt from it cannot.
+    """
+    built_in = config.corpus.source in CORPORA and config.model.directory() is None
+    key = (config.corpus, config.model.vocabulary, config.seed)
+    if built_in and (kept := _KEPT.get(key)):
+        return kept
     training, heldout = (
         corpora.encode(
             tokenizer,
@@ -170,4 +179,10 @@ def _encoded(
         )
         for texts in (records.training, records.heldout)
     )
+    if built_in:
+        _KEPT.clear()
+        _KEPT[key] = training, heldout
     return training, heldout
+
+
+_KEPT: dict[tuple[CorpusConfig, int, int], tuple[Encoded, Encoded]] = {}

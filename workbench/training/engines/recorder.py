@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.linalg import vector_norm
 
 from workbench.errors import InputError
 from workbench.training.engines.uses import Use
@@ -132,9 +133,11 @@ class Trial:
 
 def two_sums(gradient: Tensor, batch: int) -> Tensor:
     """The sum of a record's numbers and of their sizes, float64, (2, batch)."""
-    records = gradient.reshape(batch, -1)
-    wide = torch.float64
-    return torch.stack([records.sum(1, dtype=wide), records.abs().sum(1, dtype=wide)])
+    sums = gradient.new_empty(2, batch, dtype=torch.float64)
+    for place, record in enumerate(gradient.unflatten(0, (batch, -1))):
+        sums[0, place] = record.sum(dtype=torch.float64)
+        sums[1, place] = vector_norm(record, 1, dtype=torch.float64)  # copies nothing, as abs would
+    return sums
 
 
 class Recorder:

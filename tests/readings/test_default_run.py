@@ -1,0 +1,46 @@
+"""Means over seeds, without the tuning runs, and what the noise leaves of Adam's rate."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from workbench.readings.default_run import CORRECTED, arms, measured_runs
+
+COLUMNS = ["arm", "learning_rate", "seed", "perplexity", "epsilon", "noise_to_signal"]
+RUNS = pd.DataFrame(
+    [
+        ("private, tuning", 0.01, 5, 99.0, 5.06, 3.0),
+        ("private", 0.02, 0, 40.0, 5.0601, 3.0),
+        ("private", 0.02, 1, 44.0, 5.0401, 3.0),
+        ("twin", 0.01, 0, 30.0, math.inf, 0.0),
+        (CORRECTED, 0.02, 0, 60.0, 5.06, 3.0),
+    ],
+    columns=COLUMNS,
+)
+
+
+def test_arms_are_means_over_seeds_without_the_tuning() -> None:
+    table = arms(RUNS)
+    assert list(table.index) == ["private", "twin", CORRECTED]
+    private = table.loc["private"]
+    assert private["perplexity"] == 42
+    assert private["± s.d."] == pytest.approx(8**0.5)
+    assert private["ε"] == pytest.approx(5.061)  # of the dearest seed, rounded up
+
+
+def test_noise_takes_of_the_rate_what_it_has_of_the_second_moment() -> None:
+    rates = arms(RUNS)["rate along the signal"]
+    assert rates["private"] == pytest.approx(0.02 / 10**0.5)
+    assert rates["twin"] == 0.01
+    assert rates[CORRECTED] == 0.02
+
+
+def test_the_measured_runs_are_whole() -> None:
+    """Five seeds an arm, and the default configuration's ε on every private one."""
+    runs = measured_runs()
+    at_best = runs[~runs["arm"].str.endswith(", tuning")]
+    assert at_best.groupby("arm")["seed"].nunique().tolist() == [5] * 5
+    private = at_best[at_best["arm"].isin(["private", CORRECTED])]
+    assert private["epsilon"].between(5.0, 5.1).all()
+    assert at_best[at_best["arm"].str.startswith("twin")]["epsilon"].eq(math.inf).all()
