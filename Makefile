@@ -35,6 +35,7 @@ bench: $(READY)  ## measure what the project promises, each figure beside a peer
 measured: $(READY)  ## regenerate data/measured (hours)
 	$(BIN)/python -m benchmarks.pld_truth
 	$(BIN)/python -m benchmarks.policies
+	$(BIN)/python -m benchmarks.default_run
 
 # Every pin must exist for the oldest Python supported, so that is the one that resolves them.
 lock: $(READY)  ## resolve requirements.lock anew; commit the result after make test

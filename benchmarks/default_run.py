@@ -22,7 +22,7 @@ def main() -> None:
     compared = Comparison("default_run", tuning_seed=5, seeds=(0, 1, 2, 3, 4))
     best = compared.tune_and_train("private", PRIVATE, (0.01, 0.02, 0.03))
     compared.tune_and_train("private, σ = 2", NOISY, (0.01, 0.02, 0.03))
-    compared.tune_and_train("twin", TWIN, (0.0025, 0.005, 0.01))
+    compared.tune_and_train("twin", TWIN, (0.00125, 0.0025, 0.005))
     compared.train("twin, untuned", TWIN, best)
     compared.train("private, AdamW-BC", CORRECTED, best)
     compared.write()

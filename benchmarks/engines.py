@@ -54,26 +54,27 @@ def main() -> dict[str, float]:
     """Private ÷ plain; every measurement in a process of its own."""
     figures: dict[str, float] = {}
     for case in CASES:
-        plain_size = 0
-        for threads in (2, 1):
+        sizes: dict[int, int] = {}
+        for threads in (1, 2):
             found = in_a_process("time", case, str(threads))
             print(f"{case}, {threads} threads: {found}", flush=True)
             name = f"step, {case}, {threads} threads, private ÷ plain"
             figures[name] = found.pop("bookkeeping")
             figures |= {f"{name} | {engine}": found[engine] for engine in PAIRS if engine in found}
-            plain_size = int(found["plain, physical batch"])
+            sizes[threads] = int(found["plain, physical batch"])
         name = f"memory, {case}, private ÷ plain"
-        figures[name] = memory_ratio(case, "private", plain_size, **GIVING_BACK)
+        figures[name] = memory_ratio(case, "private", sizes[1], **GIVING_BACK)
         for engine in ("hooks", "ghost"):
-            figures[f"{name} | {engine}"] = memory_ratio(case, engine, plain_size, **GIVING_BACK)
-        figures[f"{name} | default allocator"] = memory_ratio(case, "private", plain_size)
+            figures[f"{name} | {engine}"] = memory_ratio(case, engine, sizes[1], **GIVING_BACK)
+        figures[f"{name} | default allocator"] = memory_ratio(case, "private", sizes[1])
     return figures
 
 
 def memory_ratio(case: str, side: str, size: int, **environment: str) -> float:
-    """Peak memory of a side over that of the plain step."""
+    """Peak memory of a side over that of the plain step, of the same model."""
+    peer = "plain, untied" if side == "ghost" else "plain"
     needed, plain = (
-        in_a_process("memory", case, one, str(size), **environment)["MB"] for one in (side, "plain")
+        in_a_process("memory", case, one, str(size), **environment)["MB"] for one in (side, peer)
     )
     return needed / plain
 
@@ -225,8 +226,9 @@ def memory(case: str, side: str, size: int) -> dict[str, float]:
     """Megabytes by which three steps of a new model grow this process at most (Linux)."""
 
     def take(count: int) -> None:
-        steps = Steps(case, tied=side != "ghost")
-        step = {"plain": steps.plain, "private": steps.private}.get(side) or steps.by(side)
+        steps = Steps(case, tied=side not in ("ghost", "plain, untied"))
+        by_side = {"plain": steps.plain, "plain, untied": steps.plain, "private": steps.private}
+        step = by_side.get(side) or steps.by(side)
         for _ in range(count):
             step(size)
 

@@ -17,6 +17,7 @@ import pandas as pd
 
 from benchmarks.__main__ import OUT
 from workbench.config import RunConfig
+from workbench.privacy.accountant import rounded_up
 from workbench.training import read_run
 from workbench.training.sweep import SweepConfig, run_sweep
 
@@ -25,7 +26,7 @@ MEASURED = Path(__file__).parents[1] / "data" / "measured"
 
 @dataclass
 class Comparison:
-    """Arms of runs that are compared, each at a learning rate tuned on a seed of its own."""
+    """Arms of runs that are compared, at a learning rate given or tuned on a seed of its own."""
 
     name: str
     tuning_seed: int
@@ -92,7 +93,7 @@ def _outcome(results: pd.DataFrame, sweep: SweepConfig, folder: Path) -> pd.Data
         {
             **{name.rpartition(".")[2]: results[name] for name in sweep.fields},
             "perplexity": results["heldout_perplexity"].round(4),
-            "epsilon": results["epsilon"].round(4),
+            "epsilon": [rounded_up(value, 6) for value in results["epsilon"]],
             "noise_multiplier": results["noise_multiplier"].round(4),
             "noise_to_signal": [round(m["noise_to_signal"].median(), 3) for m in metrics],
             "minutes": results["minutes"].round(2),

@@ -26,8 +26,9 @@ NeighbouringRelation = Literal["add_or_remove_one", "replace_one"]
 Clipping = Literal["flat", "normalised", "adaptive"]
 ScheduleKind = Literal["constant", "linear", "exponential", "step"]
 
-# No run comes near these, and a few of them multiplied stay finite.
+# No run comes near these.
 LARGEST, LARGEST_COUNT = 1e30, 10**12
+STAGES = 6  # plateaus of a ramp, few enough to be told apart in a picture
 Positive = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
@@ -51,7 +52,7 @@ class PrivacyConfig(Frozen):
     Exactly one of ``noise_multiplier`` and ``target_epsilon`` is given; with a target, σ is the
     smallest that keeps within it for the run's sample rate and steps. ``max_epsilon`` ends a run
     before the step that would exceed it. ``private=False`` is the twin to compare with: the same
-    run without clipping and noise, whose ε is infinite.
+    records and initial weights without clipping and noise, whose ε is infinite.
 
     ``clipping`` is ``flat`` (Abadi et al. 2016), ``normalised`` to C for every record (Bu et al.
     2022, arXiv 2206.07136) or ``adaptive``: C follows the ``clip_quantile`` of the norms by noisy
@@ -164,7 +165,7 @@ class RampConfig(Frozen):
 
     kind: ScheduleKind = "constant"
     end_factor: Positive = 1.0
-    stages: Count = 8
+    stages: Count = STAGES
 
 
 class ScheduleConfig(Frozen):

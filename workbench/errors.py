@@ -35,9 +35,9 @@ def whole(name: str, value: float, *, least: int, remedy: str) -> int:
     return int(value)
 
 
-def sentence(error: BaseException) -> str:
-    """What went wrong in one line."""
+def sentence(error: BaseException, *, what: str = "The run") -> str:
+    """What has stopped ``what``, in one line."""
     if isinstance(error, InputError):
         return str(error)
     text = " ".join(str(error).split()).rstrip(".")[:300]
-    return f"The run stopped with {type(error).__name__}: {text or 'no further words'}."
+    return f"{what} stopped with {type(error).__name__}: {text or 'no further words'}."

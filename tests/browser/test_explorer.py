@@ -44,7 +44,7 @@ def explorer(opened: LabPage) -> Iterator[LabPage]:
     show_panel(page)
     page.locator("button[title^='Back to the preset']").click()
     page.wait_for_selector(CERTIFIED)
-    opened.wait_for(f"document.querySelector('{EPSILON}').textContent === '5.04'")
+    opened.wait_for(f"document.querySelector('{EPSILON}').textContent === '5.09'")
     yield opened
     assert opened.problems == []
 
@@ -57,7 +57,7 @@ def test_an_arrow_key_previews_at_once_and_certifies_after(explorer: LabPage) ->
     page.wait_for_selector(CERTIFIED)
     sigma = float(field(page, "Noise σ").input_value())
     assert 0.8 < sigma < 0.83
-    exact = privacy.epsilon(sigma, 512 / 19_000, 300, 1e-5)
+    exact = privacy.epsilon(sigma, 512 / 18_792, 300, 1e-5)
     shown = float(page.inner_text(EPSILON))
     assert exact <= shown <= exact + 0.01  # rounded up to three digits
     card = page.inner_text(".wb-epsilon")
@@ -73,7 +73,7 @@ def test_holding_a_key_down_moves_far_and_lands_where_it_says(explorer: LabPage)
     explorer.wait_for(f"{TRACE % 'privacy point'}.y[0] > 1.3")
     page.wait_for_selector(CERTIFIED)
     sigma = float(field(page, "Noise σ").input_value())
-    exact = privacy.epsilon(sigma, 512 / 19_000, 300, 1e-5)
+    exact = privacy.epsilon(sigma, 512 / 18_792, 300, 1e-5)
     explorer.wait_for(
         f"Math.abs(parseFloat(document.querySelector('{EPSILON}').textContent) - {exact}) < 0.011"
     )
@@ -112,7 +112,7 @@ def test_holding_epsilon_lets_sigma_follow_the_batch(explorer: LabPage) -> None:
     explorer.wait_for("document.querySelector(\"input[title^='Noise σ:']\").value > 1.1")
     assert field(page, "Noise σ").is_disabled()
     page.wait_for_selector(CERTIFIED)
-    assert float(page.inner_text(EPSILON)) == pytest.approx(5.04, rel=0.01)
+    assert float(page.inner_text(EPSILON)) == pytest.approx(5.09, rel=0.01)
 
 
 def test_the_copied_program_is_on_the_clipboard(explorer: LabPage) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -191,6 +193,18 @@ def test_without_processes_it_answers_on_a_thread() -> None:
     background.submit(echo, "here", answers.append)
     eventually(lambda: answers)
     assert answers == [("here", os.getpid())]
+    background.close()
+
+
+def test_whoever_holds_the_lock_can_drop_an_answer_that_waits_for_it() -> None:
+    lock, answers = threading.RLock(), []
+    background = Background(lock, use_process=False)
+    with lock:
+        background.submit(echo, "old", answers.append)
+        time.sleep(0.2)  # the answer is there meanwhile
+        background.submit(echo, "new", answers.append)
+    eventually(lambda: answers)
+    assert [answer for answer, _ in answers] == ["new"]
     background.close()
 
 

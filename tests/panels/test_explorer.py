@@ -45,7 +45,7 @@ class Unanswered:
 def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Explorer, Unanswered]]:
     """An explorer whose certified values are answered by the test."""
     asked = Unanswered()
-    monkeypatch.setattr(module, "Background", lambda: asked)
+    monkeypatch.setattr(module, "Background", lambda lock: asked)
     panel = Explorer()
     yield panel, asked
     panel.close()
@@ -77,7 +77,7 @@ def test_a_slide_shows_a_preview_at_once_and_the_certified_value_after(explorer:
     slide(explorer, "noise_multiplier", 1.0)
     assert 'data-state="preview"' in explorer.view.cards.value
     assert explorer.shown.readings.epsilon == pytest.approx(3.1, abs=0.2)
-    assert certified(explorer) == privacy.epsilon(1.0, 512 / 19_000, 300, 1e-5)
+    assert certified(explorer) == privacy.epsilon(1.0, 512 / 18_792, 300, 1e-5)
     eventually(lambda: 'data-state="certified"' in explorer.view.cards.value)
     eventually(lambda: explorer.shown.mechanism is not None)
     eventually(lambda: np.isfinite(trace(explorer.view.roc, "the mechanism").y).all())
@@ -111,11 +111,12 @@ def test_an_outdated_certified_value_is_dropped(alone: tuple[Explorer, Unanswere
     point, deliver = asked.questions[-1]
     slide(panel, "noise_multiplier", 2.0)
     assert asked.cancelled >= 2
-    deliver(Guarantee(99.0, point.delta, "pld"))
+    deliver(Guarantee(98765.0, point.delta, "pld"))
     deliver(np.zeros(61))
     assert panel.shown.guarantee is None
     assert panel.shown.mechanism is None
-    assert "99" not in panel.view.cards.value
+    assert "98765" not in panel.view.cards.value
+    assert "9.88e+04" not in panel.view.cards.value
 
 
 def test_moving_on_asks_once_for_where_the_hand_rests(alone: tuple[Explorer, Unanswered]) -> None:
@@ -170,7 +171,7 @@ def test_holding_the_ratio_keeps_it_from_either_side(alone: tuple[Explorer, Unan
         ("expected_batch_size", "1e9", "q = B/N would exceed 1"),
         ("steps", "0", "Training length is 0"),
         ("max_grad_norm", "1e300", "must lie between"),
-        ("mean_gradient_norm", "-3", "Mean gradient norm ḡ is -3"),
+        ("mean_gradient_norm", "-3", "Mean gradient ḡ is -3"),
     ],
 )
 def test_bad_input_is_answered_and_the_panel_lives(
@@ -213,7 +214,7 @@ def test_every_slider_can_be_dragged_to_either_end(
     panel.view.reset.click()
     slide(panel, "noise_multiplier", 1.25)
     assert panel.shown.point.noise_multiplier == 1.25
-    assert panel.shown.point.dataset_size == 19_000
+    assert panel.shown.point.dataset_size == 18_792
 
 
 def test_a_large_delta_is_warned_about(alone: tuple[Explorer, Unanswered]) -> None:

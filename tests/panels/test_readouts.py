@@ -64,7 +64,7 @@ def test_the_articles_zones_are_named_as_the_articles(sigma: float, zone: str) -
 
 def test_length_and_tokens_are_shown() -> None:
     cards = readouts.cards(LAPTOP, READINGS, None)
-    for fact in ("steps <b>300", "epochs <b>8.08", "tokens <b>9,830,400", "1/N <b>5.3e-5"):
+    for fact in ("steps <b>300", "epochs <b>8.17", "tokens <b>9,830,400", "1/N <b>5.3e-5"):
         assert fact in cards
 
 

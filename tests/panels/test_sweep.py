@@ -33,7 +33,9 @@ def panel(
 ) -> Iterator[Panel]:
     """Builds panels that answer in this process, and closes them."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("workbench.panels.sweep.Background", lambda: Background(use_process=False))
+    monkeypatch.setattr(
+        "workbench.panels.sweep.Background", lambda lock: Background(lock, use_process=False)
+    )
     monkeypatch.setattr("workbench.panels.sweep.SETTLE_SECONDS", 0.01)
     monkeypatch.setattr("workbench.panels.sweep.REDRAW_SECONDS", 0.01)
     monkeypatch.setattr("workbench.training.sweep.TICK_SECONDS", 0.02)

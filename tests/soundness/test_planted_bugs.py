@@ -275,11 +275,7 @@ def secure_chance_from_the_seed(patch: pytest.MonkeyPatch) -> None:
 
 
 def chance_from_the_seed_alone(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(
-        randomness,
-        "_streams",
-        lambda config, purpose: np.random.SeedSequence(config.seed).spawn(2),
-    )
+    patch.setattr(randomness, "_seeds", lambda *_: np.random.SeedSequence(0).spawn(2))
 
 
 def held_out_records_trained_on(patch: pytest.MonkeyPatch) -> None:

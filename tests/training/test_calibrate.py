@@ -42,6 +42,23 @@ def test_noisy_counts_find_the_quantile_and_say_what_they_spent(
     assert not found.warning
 
 
+def test_two_quantiles_ask_other_batches(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same batches and noise, the difference of two counts would hold no noise."""
+    drawn: list[list[int]] = []
+
+    def recorded(*args: Any, **options: Any) -> np.ndarray:
+        drawn.append(poisson_batch(*args, **options).tolist())
+        return np.array(drawn[-1])
+
+    monkeypatch.setattr(calibrate, "poisson_batch", recorded)
+    for quantile in (0.5, 0.75):
+        training.calibrated_norm(config, quantile=quantile, source="noisy_counts")
+    half = len(drawn) // 2
+    assert drawn[:half] != drawn[half:]
+
+
 def test_public_norms_are_free_and_private_records_do_not_move_them(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from workbench import privacy, training
 from workbench.config import RunConfig
 from workbench.errors import InputError
-from workbench.training import RunResult, StepReport, step
+from workbench.training import RunResult, StepReport, prepare, step
 from workbench.training.ledger import Terms, read
+from workbench.training.randomness import Randomness
 from workbench.training.report import perplexity
 
 
@@ -76,6 +77,18 @@ def test_equal_configurations_give_equal_weights_and_another_seed_others(
     assert not _equal(one, other)
 
 
+@pytest.fixture
+def same_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw the same batches and noise whatever their ``runtime``, to be compared."""
+    usual = prepare.randomness
+
+    def drawn(config: RunConfig, *arguments: Any) -> Randomness:
+        return usual(config.with_changes({"runtime": {}}), *arguments)
+
+    monkeypatch.setattr(prepare, "randomness", drawn)
+
+
+@pytest.mark.usefixtures("same_chance")
 def test_the_physical_batch_changes_rounding_only(config: RunConfig, tmp_path: Path) -> None:
     """The same records and the same noise; float32 sums in another order, grown by four steps."""
     one, reports = _run(config, tmp_path / "a", runtime__physical_batch_size=3)
@@ -85,6 +98,7 @@ def test_the_physical_batch_changes_rounding_only(config: RunConfig, tmp_path: P
         torch.testing.assert_close(weight, _weights(other)[name], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.usefixtures("same_chance")
 @pytest.mark.parametrize("engine", ["hooks", "reference"])
 def test_every_engine_trains_the_same(config: RunConfig, tmp_path: Path, engine: str) -> None:
     one, _ = _run(config, tmp_path / "a", runtime__engine=engine)

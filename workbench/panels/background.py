@@ -26,12 +26,13 @@ class Background:
     """Answers by running ``function(argument)`` elsewhere, each yielded value delivered at once.
 
     Only the newest question is answered. An exception is delivered as the exception. ``deliver``
-    is called on a thread of its own. The process starts with the first question or `warm_up`; one
+    is called on a thread of its own and under ``lock``: if that is the panel's, nothing outdated
+    reaches it. The process starts with the first question or `warm_up`; one
     that dies is replaced, and asked again once.
     """
 
-    def __init__(self, *, use_process: bool = True) -> None:
-        self._lock = threading.Lock()
+    def __init__(self, lock: "threading.RLock | None" = None, *, use_process: bool = True) -> None:
+        self._lock = lock or threading.RLock()
         self._use_process = use_process
         self._process: subprocess.Popen[bytes] | None = None
         self._ticket = 0
@@ -133,14 +134,14 @@ class Background:
                 return
 
     def _hand_over(self, ticket: int, answer: Any) -> bool:
-        """Deliver unless outdated; the panel checks again under its own lock."""
+        """Deliver unless outdated."""
         with self._lock:
-            current, deliver = ticket == self._ticket, self._deliver
+            current = ticket == self._ticket
             if current and isinstance(answer, Finished):
                 self._open = None
-        if current and not isinstance(answer, Finished):
-            deliver(answer)
-        return current
+            elif current:
+                self._deliver(answer)
+            return current
 
 
 def _started() -> subprocess.Popen[bytes]:

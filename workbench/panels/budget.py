@@ -39,9 +39,9 @@ class Budget(widgets.VBox):
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._background = Background()
+        self._background = Background(self._lock)
         self._background.warm_up()
-        self._settling = Settling(self._settle, SETTLE_SECONDS)
+        self._settling = Settling(self._settle, SETTLE_SECONDS, self._lock)
         self.plan = Plan()
         self.spent: dict[int, float] = {}
         self.kinds = {

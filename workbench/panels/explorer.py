@@ -42,10 +42,10 @@ class Explorer(widgets.VBox):
 
     def __init__(self, preset: str = "laptop") -> None:
         self._lock = threading.RLock()
-        self._background = Background()
+        self._background = Background(self._lock)
         self._background.warm_up()
         self._painter = Painter(self._paint, self._not_drawn)
-        self._settling = Settling(self._settle, SETTLE_SECONDS)
+        self._settling = Settling(self._settle, SETTLE_SECONDS, self._lock)
         self._loading = False
         self._refusing = False
         self._preset = find(preset)

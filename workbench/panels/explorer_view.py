@@ -35,7 +35,14 @@ _KNOBS = (
     ("epochs", "Epochs", "Expected passes over the data.", 0.01, 1e4, False),
     ("delta", "δ", "Chance that ε is allowed to fail; keep it far below 1/N.", 1e-12, 1e-2, False),
     ("n_params", "Parameters d", "Number of trained weights.", 1e2, 1e12, True),
-    ("mean_gradient_norm", "Gradient norm ḡ", "Norm of the mean gradient.", 1e-4, 100, False),
+    (
+        "mean_gradient_norm",
+        "Mean gradient ḡ",
+        "Norm of the mean gradient, clipped.",
+        1e-4,
+        100,
+        False,
+    ),
     ("record_tokens", "Tokens a record", "Tokens in one record.", 1, 1e5, True),
     (
         "target_epsilon",

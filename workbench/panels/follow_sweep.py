@@ -73,7 +73,7 @@ class Sweep(Watched[SweepProgress]):
                 **self._options,
             )
         except Exception as error:
-            self._tell(phase="failed", error=sentence(error))
+            self._tell(phase="failed", error=sentence(error, what="The sweep"))
         else:
             whole = frame.attrs["state"] == "done"
             self._tell(phase="done" if whole else "cancelled", frame=frame)

@@ -61,7 +61,8 @@ _ADVANCED = {
     ),
     "privacy.private": _Field(
         "Privacy",
-        "The twin: the same run without clipping and noise, to compare with. No ε holds for it.",
+        "The twin: the same records and initial weights without clipping and noise, to compare "
+        "with. No ε holds for it.",
         (("private", True), ("non-private twin", False)),
     ),
     "randomness": _Field(

@@ -5,26 +5,33 @@ from collections.abc import Callable
 
 
 class Settling:
-    """Calls ``action``, on a thread of its own, once `later` has been quiet for ``seconds``."""
+    """Calls ``action``, on a thread of its own, once `later` has been quiet for ``seconds``.
 
-    def __init__(self, action: Callable[[], None], seconds: float) -> None:
-        self._action, self._seconds = action, seconds
+    It is called under ``lock``, the panel's: whoever holds that and cancels is sure of it.
+    """
+
+    def __init__(self, action: Callable[[], None], seconds: float, lock: "threading.RLock") -> None:
+        self._action, self._seconds, self._lock = action, seconds, lock
         self._timer: threading.Timer | None = None
-        self._lock = threading.Lock()
 
     def later(self) -> None:
         """Something was changed: wait from now."""
         with self._lock:
-            self._stop()
-            self._timer = threading.Timer(self._seconds, self._action)
-            self._timer.daemon = True
-            self._timer.start()
+            self.cancel()
+            timer = threading.Timer(self._seconds, lambda: self._due(timer))
+            timer.daemon = True
+            self._timer = timer
+            timer.start()
 
     def cancel(self) -> None:
         """Do not call, unless something changes again."""
         with self._lock:
-            self._stop()
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = None
 
-    def _stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+    def _due(self, timer: threading.Timer) -> None:
+        with self._lock:
+            if timer is self._timer:  # a cancelled timer may have fired and waited here
+                self._timer = None
+                self._action()

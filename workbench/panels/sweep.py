@@ -51,8 +51,8 @@ class Sweeper(widgets.VBox):
         scheduler: Any = None,
     ) -> None:
         self._lock = threading.RLock()
-        self._background = Background()
-        self._settling = Settling(self._ask_for_projection, SETTLE_SECONDS)
+        self._background = Background(self._lock)
+        self._settling = Settling(self._ask_for_projection, SETTLE_SECONDS, self._lock)
         self._scheduler = scheduler
         self._began, self._ended_before = 0.0, 0
         self.sweep: Sweep | None = None
@@ -243,4 +243,5 @@ class Sweeper(widgets.VBox):
                 self.planned.value = sweep_readouts.planned(cells, answer)
             else:
                 self.form.mark(str(answer))
-                self.planned.value = sweep_readouts.no_cost(cells, sentence(answer))
+                reason = sentence(answer, what="The accounting")
+                self.planned.value = sweep_readouts.no_cost(cells, reason)

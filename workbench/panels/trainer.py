@@ -44,14 +44,14 @@ class Trainer(widgets.VBox):
 
     def __init__(self, config: RunConfig | None = None) -> None:
         self._lock = threading.RLock()
-        self._background = Background()
-        self._settling = Settling(self._ask_for_projection, SETTLE_SECONDS)
+        self._background = Background(self._lock)
+        self._settling = Settling(self._ask_for_projection, SETTLE_SECONDS, self._lock)
         self.run: Run | None = None
         self.projection: Projection | None = None
         latest = follow.latest()
         going = latest if latest is not None and latest.active else None
         self.config = going.config if going else config or RunConfig()
-        self.form = RunForm(self.config, on_change=self._settling.later)
+        self.form = RunForm(self.config, on_change=self._settle_later)
         self.past = PastRuns(
             on_shown=self._redraw, on_resume=self._resume, going=self._folder_of_the_run
         )
@@ -203,6 +203,12 @@ class Trainer(widgets.VBox):
 
     def _folder_of_the_run(self) -> Path | None:
         return self.run.run_dir if self.run and self.run.active else None
+
+    def _settle_later(self) -> None:
+        """A field was changed: ask for the guarantee once no other has changed for a moment."""
+        with self._lock:
+            self._background.cancel()
+            self._settling.later()
 
     def _ask_for_projection(self) -> None:
         with self._lock:

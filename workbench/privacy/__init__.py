@@ -9,6 +9,7 @@ from workbench.privacy.accountant import (
     compose,
     delta,
     epsilon,
+    written_epsilon,
 )
 from workbench.privacy.calibration import max_steps, noise_multiplier, noise_scale, steps_within
 from workbench.privacy.schedule import batch_schedule, history, noise_schedule
@@ -45,4 +46,5 @@ __all__ = [
     "random_trials",
     "steps_within",
     "update_noise_to_signal",
+    "written_epsilon",
 ]

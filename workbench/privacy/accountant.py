@@ -64,7 +64,7 @@ class Guarantee:
 
 
 def rounded_up(value: float, digits: int) -> float:
-    """``value`` to so many significant digits, never smaller: for guarantees."""
+    """``value`` to so many significant digits, never smaller by more than 1e-9 of the last one."""
     if not (math.isfinite(value) and value > 0):
         return value
     unit = 10.0 ** (math.floor(math.log10(value)) - digits + 1)

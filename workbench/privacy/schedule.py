@@ -16,7 +16,7 @@ from itertools import groupby
 
 import numpy as np
 
-from workbench.config import ScheduleKind
+from workbench.config import STAGES, ScheduleKind
 from workbench.errors import InputError, positive, whole
 
 Runs = list[tuple[float, int]]
@@ -24,7 +24,7 @@ History = list[tuple[float, float, int]]  # (noise_multiplier, sample_rate, step
 
 
 def noise_schedule(
-    kind: ScheduleKind, *, start: float, end: float, steps: int, stages: int = 16
+    kind: ScheduleKind, *, start: float, end: float, steps: int, stages: int = STAGES
 ) -> Runs:
     """Plateaus of the noise multiplier from ``start`` to ``end`` over ``steps``.
 
@@ -36,7 +36,7 @@ def noise_schedule(
 
 
 def batch_schedule(
-    kind: ScheduleKind, *, start: float, end: float, steps: int, stages: int = 16
+    kind: ScheduleKind, *, start: float, end: float, steps: int, stages: int = STAGES
 ) -> Runs:
     """Plateaus of the expected batch size, whole records, otherwise as `noise_schedule`."""
     runs = _plateaus(kind, start, end, steps, stages, name="expected_batch_size")
@@ -87,7 +87,7 @@ def last_steps(history: Sequence[tuple[float, float, int]], steps: int) -> Histo
 
 
 def norm_schedule(
-    kind: ScheduleKind, *, start: float, end: float, steps: int, stages: int = 16
+    kind: ScheduleKind, *, start: float, end: float, steps: int, stages: int = STAGES
 ) -> Runs:
     """Plateaus of the clipping norm C, otherwise as `noise_schedule`; ε does not depend on C."""
     return _plateaus(kind, start, end, steps, stages, name="max_grad_norm")

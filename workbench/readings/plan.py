@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from workbench import privacy
+from workbench.config import STAGES
+from workbench.presets import LAPTOP_RECORDS
 from workbench.privacy import Guarantee
 from workbench.privacy.schedule import History, ScheduleKind, first_steps
 from workbench.privacy.surface import noise_multiplier_surface
-
-STAGES = 6
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Plan:
     batch_kind: ScheduleKind = "constant"
     batch_start: float = 512
     batch_end: float = 512
-    dataset_size: int = 19_000
+    dataset_size: int = LAPTOP_RECORDS
     steps: int = 300
     delta: float = 1e-5
 
@@ -50,14 +50,12 @@ class Plan:
             start=self.noise_start,
             end=self.noise_end,
             steps=self.steps,
-            stages=STAGES,
         )
         batch = privacy.batch_schedule(
             self.batch_kind,
             start=self.batch_start,
             end=self.batch_end,
             steps=self.steps,
-            stages=STAGES,
         )
         return privacy.history(noise, batch, dataset_size=self.dataset_size)
 

@@ -3,7 +3,7 @@
 >>> from workbench.presets import find
 >>> point = Point.from_preset(find("laptop"))
 >>> point.steps, round(point.epochs, 2), point.tokens
-(300, 8.08, 9830400)
+(300, 8.17, 9830400)
 """
 
 import math
@@ -28,7 +28,7 @@ _QUANTITIES = {
     "dataset_size": ("Data set size N", "enter the number of records"),
     "length": ("Training length", "train for at least one step"),
     "n_params": ("Parameters d", "enter the number of trained weights"),
-    "mean_gradient_norm": ("Mean gradient norm ḡ", "enter a value such as 1"),
+    "mean_gradient_norm": ("Mean gradient ḡ", "enter a value such as 1"),
     "record_tokens": ("Tokens per record", "enter a whole number such as 64"),
     "target_epsilon": ("Target ε", "enter a budget such as 8"),
 }

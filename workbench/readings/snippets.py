@@ -33,7 +33,7 @@ epsilon = privacy.epsilon(
     steps={point.steps},
     delta={point.delta!r},
 )
-print(f"ε = {{epsilon:.3f}} at δ = {point.delta!r}")
+print(f"ε = {{privacy.written_epsilon(epsilon)}} at δ = {point.delta!r}")
 """
 
 

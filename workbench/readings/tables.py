@@ -26,7 +26,7 @@ def stated_and_computed(presets: Sequence[Preset]) -> pd.DataFrame:
                 "T": preset.steps,
                 "δ": f"{preset.delta:g}",
                 "ε stated": preset.claimed_epsilon,
-                "ε computed (preview)": round(readings.epsilon, 3),
+                "ε (preview, ± 1 % or 0.01)": round(readings.epsilon, 3),
                 "noise to signal": round(readings.update_noise_to_signal, 2),
                 "article’s NSR": round(readings.article_nsr, 3),
             }

@@ -20,7 +20,7 @@ from workbench.training.optimizer import optimizer, take_step
 from workbench.training.plan import count_noise
 from workbench.training.prepare import Examples, Prepared, prepare
 from workbench.training.quantile import count_below, moved_norm, noisy_share_below
-from workbench.training.randomness import apart
+from workbench.training.randomness import apart, initial_weights
 from workbench.training.sampling import poisson_batch
 from workbench.training.step import batch_gradient_sum
 
@@ -58,8 +58,8 @@ def calibrated_norm(
     """
     probability("quantile", quantile, remedy="the article takes 0.5 to 0.75")
     prepared = prepare(config)
-    # A run of the same seed would draw these very batches and this noise again.
-    chance = apart(prepared.randomness, config, "calibration")
+    # The run itself, and a calibration that asks for something else, must not share its noise.
+    chance = apart(prepared.randomness, f"calibration {source} {quantile!r}")
     prepared = replace(prepared, randomness=chance)
     match source:
         case "public":
@@ -89,8 +89,12 @@ def calibrated_norm(
 
 
 def _warm_up_norms(config: RunConfig, prepared: Prepared, records: Examples) -> np.ndarray:
-    """Every record's norm on one plain pass over ``records``, (records,)."""
-    order = torch.from_numpy(prepared.randomness.sampling.permutation(len(records)))
+    """Every record's norm on one plain pass over ``records``, (records,).
+
+    Their order follows from the seed alone: of what private records there are, a C from public
+    ones shows nothing.
+    """
+    order = torch.randperm(len(records), generator=initial_weights(config.seed))
     chosen = optimizer(prepared.model, config.training)
     size = min(config.training.expected_batch_size, max(1, len(records) // 8))
     norms = []

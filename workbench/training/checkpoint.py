@@ -37,7 +37,7 @@ class Position:
 
     ``recorded`` counts the ledger's steps, and ``ledger_head`` is the hash of its last line;
     ``seconds`` is the time trained in all sessions together, ``max_grad_norm`` what adaptive
-    clipping has arrived at, and ``fingerprint`` what `workbench.training.prepare.fingerprint` gave.
+    clipping has arrived at, and ``fingerprint`` what `workbench.training.repeat.fingerprint` gave.
     """
 
     step: int = 0

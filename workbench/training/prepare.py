@@ -18,7 +18,7 @@ from workbench.errors import InputError
 from workbench.training import models
 from workbench.training.ledger import Terms
 from workbench.training.plan import Plan, plan
-from workbench.training.randomness import Randomness, randomness
+from workbench.training.randomness import Randomness, initial_weights, randomness
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,8 @@ class Examples:
 
     @classmethod
     def on(cls, device: torch.device, encoded: Encoded) -> "Examples":
-        """Copy to ``device``."""
-        return cls(
-            torch.from_numpy(encoded.tokens).to(device), torch.from_numpy(encoded.labels).to(device)
-        )
+        """A copy on ``device``."""
+        return cls(*(torch.tensor(of, device=device) for of in (encoded.tokens, encoded.labels)))
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -75,15 +73,16 @@ def prepare(config: RunConfig) -> Prepared:
     """
     _refuse_unaccounted(config.privacy)
     device = _device(config.runtime.device)
-    chance = randomness(config, device)
     records = corpora.load(config.corpus, seed=config.seed)
     settled = plan(config, len(records.training))
-    model, tokenizer = _model_and_tokenizer(config, records, chance.initial)
+    model, tokenizer = _model_and_tokenizer(config, records, initial_weights(config.seed))
     training, heldout = _encoded(config, records, tokenizer)
+    examples = Examples.on(device, training)
+    starts_from = (examples.tokens, examples.labels, *model.parameters())
     return Prepared(
         model=model.to(device).train(),  # type: ignore[arg-type]
         tokenizer=tokenizer,
-        training=Examples.on(device, training),
+        training=examples,
         heldout=Examples.on(device, heldout),
         public_records=len(records.public),
         truncated_records=training.truncated,
@@ -98,7 +97,7 @@ def prepare(config: RunConfig) -> Prepared:
             training_records=len(training.tokens),
             expected_batch_size=config.training.expected_batch_size,
         ),
-        randomness=chance,
+        randomness=randomness(config, device, starts_from),
     )
 
 
@@ -168,7 +167,16 @@ def _encoded(
     """
     built_in = config.corpus.source in CORPORA and config.model.directory() is None
     key = (config.corpus, config.model.vocabulary, config.seed)
-    if built_in and (kept := _KEPT.get(key)):
+    kept = _KEPT.get(key)
+    if (
+        built_in
+        and kept
+        and [len(part.tokens) for part in kept]
+        == [
+            len(records.training),
+            len(records.heldout),
+        ]
+    ):
         return kept
     training, heldout = (
         corpora.encode(

@@ -74,7 +74,7 @@ class Run:
         self.same_noise = repeats(record.ledger, saved, own)
         if not self.same_noise:
             session = f"session {len(record.ledger.resumed_at) + 2}"
-            chance = apart(prepared.randomness, self.config, session)
+            chance = apart(prepared.randomness, session)
             prepared = replace(prepared, randomness=chance)
         recorded = self.position.recorded if self.same_noise else record.ledger.steps
         before, since = record.ledger.first(recorded), self.position.step

@@ -1,11 +1,10 @@
 """What a whole sweep costs in privacy, if all its runs saw private data and all are published.
 
 Every run releases weights, so all their steps compose (plain composition; Dwork & Roth 2014,
-section 3.5), accounted together as one history. That holds because cells draw their own batches
-and noise (`workbench.training.randomness`); cells that differ in ``runtime`` alone are the same
-release up to rounding, and what their difference tells is not covered. Choosing the best run and
-publishing that alone is not cheaper by this account, because the choice depends on the private
-records too; for a number of runs drawn at random see `privacy.random_trials`.
+section 3.5), accounted together as one history. That holds because every cell draws its own batches
+and noise (`workbench.training.randomness`). Choosing the best run and publishing that alone is not
+cheaper by this account, because the choice depends on the private records too; for a number of runs
+drawn at random see `privacy.random_trials`.
 """
 
 from collections.abc import Iterable, Mapping

@@ -134,9 +134,10 @@ class Trial:
 def two_sums(gradient: Tensor, batch: int) -> Tensor:
     """The sum of a record's numbers and of their sizes, float64, (2, batch)."""
     sums = gradient.new_empty(2, batch, dtype=torch.float64)
+    # One by one, because in float64 all records together would take twice the gradient's memory.
     for place, record in enumerate(gradient.unflatten(0, (batch, -1))):
         sums[0, place] = record.sum(dtype=torch.float64)
-        sums[1, place] = vector_norm(record, 1, dtype=torch.float64)  # copies nothing, as abs would
+        sums[1, place] = vector_norm(record, 1, dtype=torch.float64)
     return sums
 
 
