@@ -93,7 +93,7 @@ def _outcome(results: pd.DataFrame, sweep: SweepConfig, folder: Path) -> pd.Data
         {
             **{name.rpartition(".")[2]: results[name] for name in sweep.fields},
             "perplexity": results["heldout_perplexity"].round(4),
-            "epsilon": [rounded_up(value, 6) for value in results["epsilon"]],
+            "epsilon": [f"{rounded_up(value, 6):.6g}" for value in results["epsilon"]],
             "noise_multiplier": results["noise_multiplier"].round(4),
             "noise_to_signal": [round(m["noise_to_signal"].median(), 3) for m in metrics],
             "minutes": results["minutes"].round(2),

@@ -30,7 +30,9 @@ _SAMPLE_RATE = click.option(
     "--sample-rate", type=float, required=True, help="Expected batch size over data set size."
 )
 _STEPS = click.option("--steps", type=int, required=True, help="Optimizer steps.")
-_DELTA = click.option("--delta", type=float, default=1e-5, show_default=True, help="δ, below 1/N.")
+_DELTA = click.option(
+    "--delta", type=float, default=1e-5, show_default=True, help="δ, well below 1/N."
+)
 
 
 class _OneSentence(click.Group):
@@ -60,7 +62,9 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--noise-multiplier", type=float, required=True, help="σ, noise over C.")
+@click.option(
+    "--noise-multiplier", type=float, required=True, help="σ: the noise's deviation over C."
+)
 @_SAMPLE_RATE
 @_STEPS
 @_DELTA
@@ -114,7 +118,7 @@ def sigma(
 @main.command()
 @click.argument("file", metavar="[RUN.YAML]", required=False)
 @click.option("--resume", metavar="RUN", help="Go on with the run in this folder.")
-@click.option("--run-dir", metavar="FOLDER", help="New or empty; runs/ and the time if not given.")
+@click.option("--run-dir", metavar="FOLDER", help="New or empty; by default runs/ and the time.")
 @_JSON
 def train(file: str | None, resume: str | None, run_dir: str | None, as_json: bool) -> None:
     """Train as RUN.YAML says, or go on with a run; Ctrl-C finishes the step in hand."""

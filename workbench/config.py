@@ -180,7 +180,7 @@ class ScheduleConfig(Frozen):
 
 
 class RuntimeConfig(Frozen):
-    """Speed and memory only: no field here can change ε or the distribution of the weights."""
+    """Speed, memory and rounding only: no field here can change ε."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     engine: Literal["bookkeeping", "ghost", "hooks", "reference"] = "bookkeeping"
