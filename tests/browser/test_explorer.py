@@ -20,6 +20,7 @@ from tests.browser.panel_page import (
     show_panel,
     type_in,
 )
+from tests.panels.waiting import eventually
 from workbench import privacy
 
 if TYPE_CHECKING:
@@ -71,12 +72,15 @@ def test_holding_a_key_down_moves_far_and_lands_where_it_says(explorer: LabPage)
     for _ in range(25):
         handle(page, "Noise σ").press("ArrowRight")
     explorer.wait_for(f"{TRACE % 'privacy point'}.y[0] > 1.3")
-    page.wait_for_selector(CERTIFIED)
-    sigma = float(field(page, "Noise σ").input_value())
-    exact = privacy.epsilon(sigma, 512 / 18_792, 300, 1e-5)
-    explorer.wait_for(
-        f"Math.abs(parseFloat(document.querySelector('{EPSILON}').textContent) - {exact}) < 0.011"
-    )
+
+    def the_certified_value_is_of_the_sigma_shown() -> bool:
+        """Asked again until it is: on a busy machine the last keys may come after a pause."""
+        page.wait_for_selector(CERTIFIED)
+        sigma = float(field(page, "Noise σ").input_value())
+        exact = privacy.epsilon(sigma, 512 / 18_792, 300, 1e-5)
+        return abs(float(page.inner_text(EPSILON)) - exact) < 0.011
+
+    eventually(the_certified_value_is_of_the_sigma_shown)
 
 
 def test_the_surface_is_redrawn_when_what_it_depends_on_moves(explorer: LabPage) -> None:
@@ -123,7 +127,7 @@ def test_the_copied_program_is_on_the_clipboard(explorer: LabPage) -> None:
     page.get_by_role("button", name="Copy to the clipboard").click()
     page.get_by_role("button", name="Copied").wait_for()
     copied = page.evaluate("() => navigator.clipboard.readText()")
-    assert re.search(r"noise_multiplier=0\.8,\n\s+sample_rate=512 / 19000,", copied)
+    assert re.search(r"noise_multiplier=0\.8,\n\s+sample_rate=512 / 18792,", copied)
     page.get_by_text("Copy these settings").click()
 
 

@@ -41,7 +41,7 @@ def test_a_sweep_runs_to_its_table_and_picture(fast_lab: LabPage) -> None:
     assert titles == ["noise σ", "learning rate", "ε of the run", "held-out perplexity"]
 
     total = page.inner_text(".wb-sweep-cost")
-    printed = page.locator(".jp-OutputArea-output", has_text="whole sweep:").inner_text()
+    printed = page.locator(".jp-OutputArea-output", has_text="All of them:").inner_text()
     for terms in ("δ = 1e-05", "PLD, poisson sampling, add or remove one record"):
         assert terms in total
         assert terms in printed

@@ -17,6 +17,8 @@ def policies_figure(gains: pd.DataFrame, *, article_gain: float, height: int = 2
     """Gains in per cent with their intervals, from `workbench.readings.policies.policy_gains`."""
     shown = gains.drop(index="constant").loc[lambda frame: list(frame.index)[::-1]]
     names = [_NAMES[policy] for policy in shown.index]
+    ends = [0.0, article_gain, *shown["low"].to_numpy(float), *shown["high"].to_numpy(float)]
+    room = 0.06 * (max(ends) - min(ends))
     measured = {
         "type": "scatter",
         "x": shown["gain"].to_numpy(float),
@@ -37,8 +39,12 @@ def policies_figure(gains: pd.DataFrame, *, article_gain: float, height: int = 2
         layout(
             height=height,
             margin={"l": 56, "r": 16, "t": 34, "b": 48},
-            xaxis=axis("perplexity lower than with constant σ and batch (%)"),
-            yaxis={**axis(""), "type": "category"},
+            xaxis={
+                **axis("perplexity lower than with constant σ and batch (%)"),
+                "range": [min(ends) - room, max(ends) + room],
+            },
+            # Above the first row there is room for the words at the article's line.
+            yaxis={**axis(""), "type": "category", "range": [-0.5, len(names) - 0.1]},
         ),
     )
     built.add_vline(0, line={"color": GREY, "width": 1})
