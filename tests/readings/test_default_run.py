@@ -1,16 +1,16 @@
-"""Means over seeds, without the tuning runs, and what the noise leaves of Adam's rate."""
+"""Means over seeds, and what the noise leaves of Adam's rate."""
 
 import math
 
 import pandas as pd
 import pytest
 
-from workbench.readings.default_run import CORRECTED, arms, measured_runs
+from workbench.readings.default_run import CORRECTED, arms
+from workbench.readings.measured import measured_runs
 
 COLUMNS = ["arm", "learning_rate", "seed", "perplexity", "epsilon", "noise_to_signal"]
 RUNS = pd.DataFrame(
     [
-        ("private, tuning", 0.01, 5, 99.0, 5.06, 3.0),
         ("private", 0.02, 0, 40.0, 5.0601, 3.0),
         ("private", 0.02, 1, 44.0, 5.0401, 3.0),
         ("twin", 0.01, 0, 30.0, math.inf, 0.0),
@@ -20,7 +20,7 @@ RUNS = pd.DataFrame(
 )
 
 
-def test_arms_are_means_over_seeds_without_the_tuning() -> None:
+def test_arms_are_means_over_seeds() -> None:
     table = arms(RUNS)
     assert list(table.index) == ["private", "twin", CORRECTED]
     private = table.loc["private"].to_dict()
@@ -38,12 +38,9 @@ def test_noise_takes_of_the_rate_what_it_has_of_the_second_moment() -> None:
 
 def test_the_measured_runs_are_whole() -> None:
     """Five seeds an arm, and the default configuration's ε on every private one."""
-    runs = measured_runs().to_dict("records")
-    arms_of = {
-        arm: [run for run in runs if run["arm"] == arm] for arm in (run["arm"] for run in runs)
-    }
-    measured = {arm: of_arm for arm, of_arm in arms_of.items() if not arm.endswith(", tuning")}
-    assert len(measured) == 5
+    runs = measured_runs("default_run").to_dict("records")
+    measured = {run["arm"]: [other for other in runs if other["arm"] == run["arm"]] for run in runs}
+    assert len(measured) == 5  # none that tuned
     for arm, of_arm in measured.items():
         assert [run["seed"] for run in of_arm] == [0, 1, 2, 3, 4]
         least, most = {"private, σ = 2": (0.9, 1.1)}.get(arm, (5.0, 5.1))

@@ -27,8 +27,8 @@ class Background:
 
     Only the newest question is answered. An exception is delivered as the exception. ``deliver``
     is called on a thread of its own and under ``lock``: if that is the panel's, nothing outdated
-    reaches it. The process starts with the first question or `warm_up`; one
-    that dies is replaced, and asked again once.
+    reaches it. The process starts with the first question or `warm_up`; one that dies is replaced,
+    and asked again once.
     """
 
     def __init__(self, lock: "threading.RLock | None" = None, *, use_process: bool = True) -> None:

@@ -123,31 +123,26 @@ class Budget(widgets.VBox):
 
     def _settle(self) -> None:
         with self._lock:
-            plan = self.plan
-            self._background.submit(spending, plan, lambda answer: self._arrived(plan, answer))
+            self._background.submit(spending, self.plan, self._arrived)
 
-    def _arrived(self, plan: Plan, answer: tuple[int, Guarantee] | Exception) -> None:
+    def _arrived(self, answer: tuple[int, Guarantee] | Exception) -> None:
         with self._lock:
-            if plan is not self.plan:
-                return
             if isinstance(answer, Exception):
                 self.status.value = status_html(str(answer), kind="Not certified")
                 return
             steps, guarantee = answer
             self.spent[steps] = guarantee.epsilon
-            if steps == plan.steps:
-                self.result.value = _result(plan, guarantee)
-            self.figure.redraw(schedule_traces(plan.stages, self.spent))
+            if steps == self.plan.steps:
+                self.result.value = _result(self.plan, guarantee)
+            self.figure.redraw(schedule_traces(self.plan.stages, self.spent))
 
 
 def _result(plan: Plan, guarantee: Guarantee | None) -> str:
     if guarantee is None:
         value, detail, state = "…", "being certified", "preview"
     else:
-        value, detail = (
-            written_reading(rounded_up(guarantee.epsilon, 3)),
-            html.escape(str(guarantee)),
-        )
+        value = written_reading(rounded_up(guarantee.epsilon, 3))
+        detail = html.escape(str(guarantee))
         state = "certified"
     equal = equal_constant_sigma(plan, guarantee.epsilon if guarantee else float("nan"))
     constant = (

@@ -156,12 +156,10 @@ class Explorer(widgets.VBox):
                 self._history.append((point, self.hold))
             self._show_comparison()
             self._show_snippet()
-            self._background.submit(certify, point, lambda answer: self._arrived(point, answer))
+            self._background.submit(certify, point, self._arrived)
 
-    def _arrived(self, point: Point, answer: Guarantee | np.ndarray | Exception) -> None:
+    def _arrived(self, answer: Guarantee | np.ndarray | Exception) -> None:
         with self._lock:
-            if point is not self.shown.point:
-                return
             match answer:
                 case Guarantee():
                     self.shown = self.shown._replace(guarantee=answer)
@@ -172,7 +170,7 @@ class Explorer(widgets.VBox):
                     self._painter.ask()
                 case _:
                     self.view.status.value = status_html(str(answer), kind="Not certified")
-            if self.pinned and self.pinned.point is point:
+            if self.pinned and self.pinned.point is self.shown.point:
                 self.pinned = self.shown
 
     def _preset_chosen(self, change: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import dp_accounting
 
 SMALLEST_SIGMA = 0.01  # below this ε is in the thousands after one step at any useful sample rate
-LARGEST = 1e9  # of σ and of steps; far beyond it the accountants' own numbers overflow
+_MOST = 1e9  # of σ and of steps; far beyond it the accountants' own numbers overflow
 _TYPICAL_DELTA = 1e-6  # only scales the first discretisation where δ is what is asked for
 _RDP_ORDERS = (
     [1.001, 1.01, 1.02, 1.05]
@@ -174,9 +174,9 @@ def checked_history(history: Sequence[tuple[float, float, int]]) -> History:
         )
         steps = whole("steps", steps, least=0, remedy="count optimizer steps")
         for name, value in (("noise_multiplier", noise_multiplier), ("steps", steps)):
-            if value > LARGEST:
+            if value > _MOST:
                 raise InputError(
-                    f"{name} is {value:g} but accounting ends at {LARGEST:g}; choose a smaller one."
+                    f"{name} is {value:g} but accounting ends at {_MOST:g}; choose a smaller one."
                 )
         key = (float(noise_multiplier), float(sample_rate))
         merged[key] = merged.get(key, 0) + steps

@@ -3,20 +3,13 @@
 import pandas as pd
 from scipy import stats
 
-from workbench import presets
-
-MEASURED = "measured/policies.csv"
+from workbench.presets import article_claims
+from workbench.readings.measured import measured_runs
 
 
 def measured_policies() -> pd.DataFrame:
-    """Our own runs at each policy's best rate: policy, learning rate, seed, held-out perplexity …
-
-    The rate was tuned on a seed of its own; those runs are left out.
-    """
-    rows = [row for row in presets.rows(MEASURED) if not row["arm"].endswith(", tuning")]
-    frame = pd.DataFrame(rows).rename(columns={"arm": "policy"})
-    numbers = [name for name in frame.columns if name != "policy"]
-    return frame.astype(dict.fromkeys(numbers, float))
+    """Our own runs, a row each: policy, learning rate, seed, perplexity on held-out records …"""
+    return measured_runs("policies").rename(columns={"arm": "policy"})
 
 
 def policy_gains(runs: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFrame:
@@ -43,4 +36,4 @@ def policy_gains(runs: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFram
 
 def article_gain() -> float:
     """The improvement that the article states for its adaptive framework, in per cent."""
-    return presets.article_claims()["adaptive_gain"]
+    return article_claims()["adaptive_gain"]

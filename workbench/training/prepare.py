@@ -10,9 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench import corpora
-from workbench.config import CorpusConfig, PrivacyConfig, RunConfig
+from workbench.config import PrivacyConfig, RunConfig
 from workbench.corpora import Encoded, Records
-from workbench.corpora.builtin import CORPORA
 from workbench.corpora.tokens import IGNORED
 from workbench.errors import InputError
 from workbench.training import models
@@ -160,37 +159,29 @@ def _model_and_tokenizer(
 def _encoded(
     config: RunConfig, records: Records, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[Encoded, Encoded]:
-    """The training and the held-out records as tokens; the latest built-in corpus is kept.
+    """The training and the held-out records as tokens.
 
-    Encoding takes longer than all else before the first step. A file, or a model's own tokenizer,
-    may have changed since; a built-in corpus and what is learnt from it cannot.
+    Encoding takes longer than all else before the first step, so the latest is kept. A model's own
+    tokenizer may have changed meanwhile; ours follows from the public records.
     """
-    built_in = config.corpus.source in CORPORA and config.model.directory() is None
-    key = (config.corpus, config.model.vocabulary, config.seed)
-    kept = _KEPT.get(key)
-    if (
-        built_in
-        and kept
-        and [len(part.tokens) for part in kept]
-        == [
-            len(records.training),
-            len(records.heldout),
-        ]
-    ):
+    corpus = config.corpus
+    key = (records, config.model.vocabulary, corpus.record_tokens, corpus.long_records)
+    ours = config.model.directory() is None
+    if ours and (kept := _KEPT.get(key)):
         return kept
     training, heldout = (
         corpora.encode(
             tokenizer,
             texts,
-            record_tokens=config.corpus.record_tokens,
-            long_records=config.corpus.long_records,
+            record_tokens=corpus.record_tokens,
+            long_records=corpus.long_records,
         )
         for texts in (records.training, records.heldout)
     )
-    if built_in:
+    if ours:
         _KEPT.clear()
         _KEPT[key] = training, heldout
     return training, heldout
 
 
-_KEPT: dict[tuple[CorpusConfig, int, int], tuple[Encoded, Encoded]] = {}
+_KEPT: dict[tuple[Records, int, int, str], tuple[Encoded, Encoded]] = {}
