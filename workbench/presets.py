@@ -101,7 +101,7 @@ def _laptop() -> Preset:
         record_tokens=config.corpus.record_tokens,
         claimed_epsilon=None,
         source="The default run configuration",
-        note="records and parameters rounded",
+        note="parameters rounded",
     )
 
 

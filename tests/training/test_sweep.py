@@ -299,7 +299,9 @@ def test_ctrl_c_leaves_a_sweep_that_goes_on(config: RunConfig, tmp_path: Path) -
     """As a terminal does it: the interrupt reaches the workers, too."""
     path, out = tmp_path / "sweep.yaml", tmp_path / "out"
     path.write_text(sweep_of(long(config, steps=2000)).to_yaml(), encoding="utf-8")
-    command = "from workbench.cli import main; main()"
+    # Tests started in the background may hand on that Ctrl-C is ignored; in a terminal it is not.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = f"{heard}; from workbench.cli import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", command, "sweep", str(path), "--out", str(out)],
         stderr=subprocess.PIPE,
