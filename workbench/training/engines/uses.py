@@ -50,7 +50,8 @@ class Dense:
 class Kept:
     """Gradients (m, n), one a record, that no one else holds; ``squares`` (batch,) of their norms.
 
-    A list where each was formed by itself, a tensor (batch, m, n) where all were at once.
+    A list where each was formed by itself, maybe as a transposed view, a tensor (batch, m, n)
+    where all were at once.
     """
 
     gradients: list[Tensor] | Tensor
@@ -68,7 +69,7 @@ class Kept:
         total = self.gradients[0].mul_(first)
         for gradient, factor in zip(self.gradients[1:], others, strict=True):
             total.add_(gradient, alpha=factor)
-        return total
+        return total.contiguous()
 
     def with_another(self, use: "Use") -> "Kept":
         """Both uses as one, in the memory of this one."""
@@ -77,12 +78,13 @@ class Kept:
                 case Outer(left, right):
                     gradient.addmm_(left[index].mT, right[index])
                 case Rows(indices, values):
-                    gradient.index_add_(0, indices[index], values[index])
+                    _add_rows(gradient, indices[index], values[index])
                 case Dense(others) | Kept(others):
                     gradient.add_(others[index])
         if isinstance(self.gradients, Tensor):
             return Kept(self.gradients, _squares(self.gradients))
-        return Kept(self.gradients, torch.cat([_squares(g[None]) for g in self.gradients]))
+        norms = torch.stack([_row_norms(gradient) for gradient in self.gradients])
+        return Kept(self.gradients, norms.square_().sum(1))
 
 
 @dataclass(frozen=True)
@@ -133,17 +135,17 @@ Use = Dense | Kept | Outer | Rows
 def outer(left: Tensor, right: Tensor) -> Kept | Outer:
     """Gradients leftᵢᵀ rightᵢ in the form that is cheaper for these shapes (batch, T, m or n)."""
     left, right = wide(left), wide(right)
-    (batch, positions, m), n = left.shape, right.shape[-1]
+    (_, positions, m), n = left.shape, right.shape[-1]
     if m * n > KEEP_UP_TO * positions * (m + n):
         return Outer(left, right)
     gradients = outer_products(left, right)
     if isinstance(gradients, Tensor):
         return Kept(gradients, _squares(gradients))
-    row_norms, kept = left.new_empty(batch, m), []
-    for gradient, norms in zip(gradients, row_norms.unbind(), strict=True):
-        vector_norm(gradient, dim=1, out=norms)  # while it is in the processor's cache
+    kept, row_norms = [], []
+    for gradient in gradients:
+        row_norms.append(_row_norms(gradient))  # while it is in the processor's cache
         kept.append(gradient)
-    return Kept(kept, row_norms.square_().sum(1))
+    return Kept(kept, torch.stack(row_norms).square_().sum(1))
 
 
 def joined(one: Use, other: Use) -> Use | None:
@@ -177,6 +179,23 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
+def _add_rows(matrix: Tensor, indices: Tensor, values: Tensor) -> None:
+    """Add ``values`` (T, n) at the rows ``indices`` (T,) of a matrix (m, n), maybe transposed."""
+    if matrix.is_contiguous():
+        matrix.index_add_(0, indices, values)
+    else:  # seven times as quick as index_add_ along columns
+        matrix.mT.scatter_add_(1, indices.expand(values.mT.shape), values.mT)
+
+
 def _squares(matrices: Tensor) -> Tensor:
-    """Squared norms (batch,) of (batch, m, n), row by row: one long sum would lose digits."""
-    return vector_norm(matrices, dim=2).square_().sum(1)
+    """Squared norms (batch,) of (batch, m, n)."""
+    return _row_norms(matrices).square_().sum(1)
+
+
+def _row_norms(matrices: Tensor) -> Tensor:
+    """The norms of rows, because one long sum would lose digits: (…, m) from (…, m, n).
+
+    Rows are what lies side by side in memory, in a transposed view the columns: (…, n).
+    """
+    transposed = matrices.stride(-1) > matrices.stride(-2)
+    return vector_norm(matrices, dim=-2 if transposed else -1)
