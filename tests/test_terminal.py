@@ -43,7 +43,7 @@ def test_verify_recomputes_epsilon_and_finds_an_edit(file: Path, tmp_path: Path)
     answer = json.loads(run("verify", str(tmp_path / "run"), "--json").stdout)
     assert answer["epsilon"] == training.verify(tmp_path / "run").epsilon
     assert answer["steps"] == 4
-    assert "The chain of 4 steps holds" in run("verify", str(tmp_path / "run")).stdout
+    assert "The ledger of 4 steps is whole" in run("verify", str(tmp_path / "run")).stdout
     ledger = tmp_path / "run" / "ledger.jsonl"
     ledger.write_text(ledger.read_text("utf-8").replace("0.8", "1.8", 1), "utf-8")
     result = run("verify", str(tmp_path / "run"))
@@ -107,15 +107,26 @@ def test_resume_goes_on_in_the_same_folder(file: Path, tmp_path: Path) -> None:
     assert f"Kept in {tmp_path / 'run'}" in result.stdout
 
 
+def test_resume_takes_the_file_of_its_run_and_no_other(
+    file: Path, config: RunConfig, tmp_path: Path
+) -> None:
+    folder = str(tmp_path / "run")
+    run("train", str(file), "--run-dir", folder)
+    assert run("train", str(file), "--resume", folder).exit_code == 0
+    file.write_text(config.with_changes({"training.steps": 9}).to_yaml(), "utf-8")
+    result = run("train", str(file), "--resume", folder)
+    assert result.exit_code == 2
+    assert "is not the configuration that" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("train",), "Give either a RUN.YAML"),
-        (("train", "run.yaml", "--resume", "runs/1"), "Give either a RUN.YAML"),
+        (("train",), "Give a RUN.YAML to start, or --resume RUN"),
         (("train", "--resume", "runs/1", "--run-dir", "x"), "--run-dir is for a new run"),
         (("train", "gone.yaml"), "gone.yaml: No such file"),
         (("train", "--resume", "gone"), "gone is not a run folder"),
-        (("verify", "gone"), "Cannot read the ledger gone/ledger.jsonl"),
+        (("verify", "gone"), "gone is not a run folder"),
     ],
 )
 def test_bad_input_is_one_line_on_standard_error_with_status_2(

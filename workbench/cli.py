@@ -31,7 +31,11 @@ _SAMPLE_RATE = click.option(
 )
 _STEPS = click.option("--steps", type=int, required=True, help="Optimizer steps.")
 _DELTA = click.option(
-    "--delta", type=float, default=1e-5, show_default=True, help="δ, well below 1/N."
+    "--delta",
+    type=float,
+    default=1e-5,
+    show_default=True,
+    help="δ, well below one over the number of records.",
 )
 
 
@@ -58,12 +62,15 @@ class _OneSentence(click.Group):
 @click.group(cls=_OneSentence)
 @click.version_option(__version__, prog_name="workbench")
 def main() -> None:
-    """See, measure and plan what differential privacy costs a language model."""
+    """See and measure what differential privacy costs a language model."""
 
 
 @main.command()
 @click.option(
-    "--noise-multiplier", type=float, required=True, help="σ: the noise's deviation over C."
+    "--noise-multiplier",
+    type=float,
+    required=True,
+    help="σ: the noise's standard deviation over C.",
 )
 @_SAMPLE_RATE
 @_STEPS
@@ -87,7 +94,7 @@ def epsilon(
 
 
 @main.command()
-@click.option("--target-epsilon", type=float, required=True, help="The budget.")
+@click.option("--target-epsilon", type=float, required=True, help="Largest ε allowed at δ.")
 @_SAMPLE_RATE
 @_STEPS
 @_DELTA
@@ -118,10 +125,17 @@ def sigma(
 @main.command()
 @click.argument("file", metavar="[RUN.YAML]", required=False)
 @click.option("--resume", metavar="RUN", help="Go on with the run in this folder.")
-@click.option("--run-dir", metavar="FOLDER", help="New or empty; by default runs/ and the time.")
+@click.option(
+    "--run-dir",
+    metavar="FOLDER",
+    help="Where to keep it, new or empty; runs/ and the time if not given.",
+)
 @_JSON
 def train(file: str | None, resume: str | None, run_dir: str | None, as_json: bool) -> None:
-    """Train as RUN.YAML says, or go on with a run; Ctrl-C finishes the step in hand."""
+    """Train as RUN.YAML says, or go on with a run; Ctrl-C finishes the step in hand.
+
+    With both, the run must have been begun as RUN.YAML says.
+    """
     from workbench.terminal import train_with_bar
 
     result = train_with_bar(file, resume=resume, run_dir=run_dir)
@@ -146,7 +160,7 @@ def train(file: str | None, resume: str | None, run_dir: str | None, as_json: bo
 @click.argument("run", metavar="RUN")
 @_JSON
 def verify(run: str, as_json: bool) -> None:
-    """Check the ledger of the run in folder RUN, and recompute ε from it."""
+    """Check that the ledger of the run in folder RUN is whole, and recompute ε from it."""
     from workbench import training
 
     guarantee = training.verify(run)
@@ -154,7 +168,7 @@ def verify(run: str, as_json: bool) -> None:
     if as_json:
         _say({**guarantee.as_dict(), "steps": record.steps, "ledger_head": record.head})
     else:
-        _say(f"The chain of {record.steps} steps holds: {guarantee}")
+        _say(f"The ledger of {record.steps} steps is whole: {guarantee}")
 
 
 @main.command()
@@ -194,7 +208,7 @@ def sweep(file: Path, scheduler: str | None, out: Path | None, retry_failed: boo
         )
     failed = frame[frame["state"] == "failed"]
     _say(frame.drop(columns=["id", "error"]).to_string(index=False, float_format="{:.4g}".format))
-    _say(f"All cells published: {SweepCost.from_dict(frame.attrs['privacy'])}")
+    _say(f"All cells together: {SweepCost.from_dict(frame.attrs['privacy'])}")
     for folder, error in zip(failed["folder"], failed["error"], strict=True):
         click.echo(f"{folder}: {error}", err=True)
     if len(failed):

@@ -78,7 +78,9 @@ class PrivacyConfig(Frozen):
     @model_validator(mode="after")
     def _one_of_sigma_and_target(self) -> Self:
         if (self.noise_multiplier is None) == (self.target_epsilon is None):
-            raise ValueError("give exactly one of noise_multiplier and target_epsilon")
+            raise ValueError(
+                "needs exactly one of noise_multiplier and target_epsilon; set the other to null"
+            )
         return self
 
 
@@ -153,7 +155,7 @@ class TrainingConfig(Frozen):
     @model_validator(mode="after")
     def _one_of_steps_and_epochs(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give exactly one of steps and epochs")
+            raise ValueError("needs exactly one of steps and epochs; set the other to null")
         return self
 
 
@@ -206,7 +208,9 @@ class Document(Frozen):
         try:
             values = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise InputError(f"The configuration is not YAML: {_one_line(error)}.") from None
+            raise InputError(
+                f"The configuration is not YAML: {_one_line(error)}; correct it."
+            ) from None
         if not isinstance(values, dict):
             raise InputError(
                 "The configuration is not a YAML mapping; write sections such as "
@@ -274,7 +278,11 @@ class RunConfig(Document):
             *sections, field = dotted.split(".")
             target = values
             for section in sections:
-                target = target[section]
+                target = target.get(section)
+                if not isinstance(target, dict):
+                    raise InputError(
+                        f"{dotted} is no field of the configuration; check its spelling."
+                    )
             target[field] = value
         return type(self).parse(values)
 
@@ -292,7 +300,8 @@ def _sentence(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         return f"{field} is not a field of the configuration; check its spelling or remove it."
     value = "" if isinstance(first["input"], dict) else f" is {first['input']!r} but"
-    return f"{field}{value} {reason}; correct it in the configuration."
+    remedy = "" if ";" in reason else "; correct it in the configuration"
+    return f"{field}{value} {reason}{remedy}."
 
 
 def _one_line(error: Exception) -> str:

@@ -24,12 +24,18 @@ def train_with_bar(
     """Run the configuration in ``file``, or go on with the run in folder ``resume``.
 
     Under ``torchrun`` only the first process draws a bar and has a result. Raises `InputError` if
-    not exactly one of the two is given.
+    neither is given, or both and the run was begun with another configuration.
     """
-    if (file is None) == (resume is None):
-        raise InputError("Give either a RUN.YAML to start or --resume RUN to go on, not both.")
+    config = None if file is None else shortened(RunConfig.load(str(file)))
+    if config is None and resume is None:
+        raise InputError("Give a RUN.YAML to start, or --resume RUN to go on.")
     if resume is not None and run_dir is not None:
         raise InputError("--run-dir is for a new run, --resume goes on in its own; drop one.")
+    if resume is not None and config is not None and training.read_run(resume).config != config:
+        raise InputError(
+            f"{file} is not the configuration that {resume} was begun with; leave it out to go on "
+            "with the run's own."
+        )
     with _stop_on_interrupt() as stop, _bar() as bar:
 
         def show(report: StepReport) -> None:
@@ -47,7 +53,7 @@ def train_with_bar(
         if resume is not None:
             result = training.resume(resume, on_step=show, stop=stop)
         else:
-            config = shortened(RunConfig.load(str(file)))
+            assert config is not None
             result = training.train(config, on_step=show, stop=stop, run_dir=run_dir)
     return result if result.run_dir.name else None
 

@@ -13,7 +13,7 @@ BOUNDS = ceilings(5.0, 1e-5)
 def test_each_curve_is_its_bound_and_the_mechanism_waits_for_its_own() -> None:
     drawn = roc_traces(BOUNDS)
     assert drawn["(ε, δ)"]["y"] is BOUNDS.epsilon_delta
-    assert drawn["μ-GDP"]["y"] is BOUNDS.gaussian
+    assert drawn["Gaussian"]["y"] is BOUNDS.gaussian
     assert drawn["guessing"]["y"] is BOUNDS.false_positive_rate
     assert np.isnan(drawn["the mechanism"]["y"]).all()
     mechanism = np.sqrt(BOUNDS.false_positive_rate)

@@ -191,6 +191,13 @@ def test_a_gradient_that_is_not_finite_is_refused() -> None:
         )
 
 
+def test_a_matrix_is_formed_or_left_in_factors_by_its_shape() -> None:
+    """A record's gradient takes m·n numbers, its factors T·(m + n): 256 to 512, and 4096 to 256."""
+    few, many = torch.ones(2, 16, 16), torch.ones(2, 2, 64)
+    assert isinstance(uses.outer(few, few), uses.Kept)
+    assert isinstance(uses.outer(many, many), uses.Outer)
+
+
 Plant = Callable[[pytest.MonkeyPatch], None]
 
 

@@ -391,6 +391,20 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
 }
 
 
+@pytest.mark.parametrize("kind", ["rolled", "pooled norm", "experts by hand"])
+def test_strangers_are_seen_without_float64_as_well(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Apple's GPUs have none; scaled by powers of two, float32 sums round alike."""
+    monkeypatch.setattr(recorder, "widest", lambda _: torch.float32)
+    build, message = REFUSED[kind]
+    model = nn.Sequential(nn.Linear(WIDTH, WIDTH), build())
+    with pytest.raises(InputError, match=message):
+        clipped_gradient_sum(
+            model, _squares(model, BATCH, TOKENS, WIDTH), max_grad_norm=1, engine="bookkeeping"
+        )
+
+
 class _First(nn.Module):
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()

@@ -259,3 +259,72 @@ def test_a_gradient_that_is_not_finite_is_not_released(tiny: Build, engine: str)
         model.get_input_embeddings().weight[0, 0] = torch.inf  # type: ignore[index,operator]
     with pytest.raises(FloatingPointError, match="not finite"):
         _sum(model, *_records(3), engine=engine)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_evaluation_mode_is_refused(untied: Build, engine: str) -> None:
+    with pytest.raises(InputError, match="evaluation mode"):
+        _sum(untied().eval(), *_records(2), engine=engine)
+
+
+@pytest.mark.parametrize("engine", ["bookkeeping", "reference"])
+def test_a_parameter_without_use_is_named(engine: str) -> None:
+    model = nn.ModuleDict({"used": nn.Linear(3, 1), "spare": nn.Linear(3, 1)})
+    x = torch.ones(4, 3)
+    with pytest.warns(RuntimeWarning, match=r"No loss depends on spare\.weight, spare\.bias"):
+        clipped = clipped_gradient_sum(
+            model, lambda: model["used"](x).squeeze(1), max_grad_norm=1.0, engine=engine
+        )
+    assert clipped.gradients["spare.weight"].count_nonzero() == 0
+
+
+class _PositionsForAll(nn.Module):
+    """Positions are looked up once for all records, of which there are as many."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(5, 3)
+        self.head = nn.Linear(3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        positions = self.embedding(torch.arange(x.shape[1]))
+        return self.head(x[:, :, None] * positions).sum((1, 2))
+
+
+class _SharedAndOwn(_PositionsForAll):
+    def forward(self, x: Tensor) -> Tensor:
+        shared = self.head(self.embedding.weight.detach()[None])
+        return self.head(x[:, :, None] * self.embedding(x.long())).sum((1, 2)) + shared.sum()
+
+
+class _PastItsLayer(_PositionsForAll):
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.embedding(x.long()) @ self.head.weight.T).sum((1, 2)) + self.head(x[:, :3])[
+            :, 0
+        ]
+
+
+class _PaddingRow(_PositionsForAll):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(5, 3, padding_idx=0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.embedding(x.long())).sum((1, 2))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (_PositionsForAll, r"'embedding': it was called on \(5,\), not on 5 records"),
+        (_SharedAndOwn, r"'head': it was called on \(1, 5, 3\), not on 5 records"),
+        (_PastItsLayer, r"'head\.weight': it is used outside"),
+        (_PaddingRow, r"'embedding\.weight': .* padding row"),
+    ],
+)
+def test_what_opacus_would_sum_wrongly_is_refused(
+    build: Callable[[], nn.Module], message: str
+) -> None:
+    model, x = build(), torch.arange(25.0).reshape(5, 5) % 5
+    with pytest.raises(InputError, match=message):
+        clipped_gradient_sum(model, lambda: model(x), max_grad_norm=1.0, engine="hooks")

@@ -16,7 +16,8 @@ from scipy import stats
 
 from workbench import training
 from workbench.config import RunConfig
-from workbench.training import step
+from workbench.errors import InputError
+from workbench.training import distributed, step
 from workbench.training.distributed import World
 from workbench.training.optimizer import optimizer
 from workbench.training.prepare import prepare
@@ -160,3 +161,38 @@ def test_two_processes_take_the_steps_of_one(config: RunConfig, tmp_path: Path) 
     for one, other in zip(*(r.ledger.every_step for r in records), strict=True):
         assert one == pytest.approx(other, rel=1e-6)
     assert training.verify(tmp_path / "two") == alone.guarantee
+
+
+@pytest.mark.parametrize(("device", "backend"), [("cpu", "gloo"), ("auto", "nccl")])
+def test_the_backend_is_that_of_the_run(
+    monkeypatch: pytest.MonkeyPatch, device: str, backend: str
+) -> None:
+    """A run on the processor of a machine with GPUs must not hand its tensors to NCCL."""
+    _as_if_with_one_gpu(monkeypatch, rank=0)
+    chosen = []
+
+    def choose(name: str) -> None:
+        chosen.append(name)
+        raise InterruptedError
+
+    monkeypatch.setattr(distributed.dist, "init_process_group", choose)
+    with pytest.raises(InterruptedError), distributed.joined(device):
+        pass
+    assert chosen == [backend]
+
+
+def test_a_process_without_a_gpu_of_its_own_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    _as_if_with_one_gpu(monkeypatch, rank=1)
+    with (
+        pytest.raises(InputError, match=r"more processes on this machine than it has GPUs \(1\)"),
+        distributed.joined("cuda"),
+    ):
+        pass
+
+
+def _as_if_with_one_gpu(patch: pytest.MonkeyPatch, *, rank: int) -> None:
+    patch.setenv("WORLD_SIZE", "2")
+    patch.setenv("LOCAL_RANK", str(rank))
+    patch.setattr(torch.cuda, "is_available", lambda: True)
+    patch.setattr(torch.cuda, "device_count", lambda: 1)
+    patch.setattr(torch.cuda, "set_device", lambda index: None)

@@ -1,6 +1,7 @@
 """Presets of the promised size, models from disk, and nothing ever fetched."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,20 @@ def _tiny(source: str, seed: int = 0, **shape: int):
     generator = torch.Generator().manual_seed(seed)
     config = ModelConfig.model_validate({"source": source, **shape})
     return models.tiny(config, vocabulary=512, context=64, generator=generator).eval()
+
+
+def test_weights_are_those_of_their_seed_in_any_thread() -> None:
+    """A sweep's worker may train several cells at once."""
+
+    def first_weight(seed: int) -> torch.Tensor:
+        return next(_tiny("tiny-llama", seed).parameters())
+
+    seeds = [*range(8)] * 2
+    with ThreadPoolExecutor(8) as pool:
+        at_once = list(pool.map(first_weight, seeds))
+    assert all(
+        torch.equal(weight, first_weight(seed)) for weight, seed in zip(at_once, seeds, strict=True)
+    )
 
 
 @pytest.mark.parametrize("source", SOURCES)

@@ -1,12 +1,14 @@
 """A run goes on from where it was, with the weights it would have had and an honest ledger."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,7 +19,7 @@ from safetensors.torch import load_file
 from workbench import privacy, training
 from workbench.config import RunConfig
 from workbench.errors import InputError
-from workbench.training import prepare, session, step
+from workbench.training import folder, prepare, session, step
 from workbench.training import run as run_module
 from workbench.training.ledger import Ledger, read
 
@@ -166,11 +168,11 @@ def test_a_cut_ledger_is_refused(long: RunConfig, tmp_path: Path) -> None:
     _stopped(long, tmp_path / "run", after=4)
     path = tmp_path / "run" / "ledger.jsonl"
     path.write_text("".join(path.read_text("utf-8").splitlines(keepends=True)[:-1]), "utf-8")
-    with pytest.raises(InputError, match="the ledger was cut"):
-        training.resume(tmp_path / "run")
-    _forget_the_end(tmp_path / "run")
-    with pytest.raises(InputError, match="the ledger was cut"):
-        training.verify(tmp_path / "run")
+    for says in ("does not end where", "the ledger was cut"):
+        for look in (training.resume, training.verify):
+            with pytest.raises(InputError, match=says):
+                look(tmp_path / "run")
+        _forget_the_end(tmp_path / "run")
 
 
 def _forget_the_end(run_dir: Path) -> None:
@@ -246,8 +248,9 @@ def _an_edited_record(run_dir: Path, patch: pytest.MonkeyPatch) -> None:
 
     def edited(*args: Any) -> Any:
         training_set, heldout = encoded(*args)
-        training_set.tokens[0, 1] = training_set.labels[0, 1] = 7
-        return training_set, heldout
+        tokens, labels = training_set.tokens.copy(), training_set.labels.copy()
+        tokens[0, 1] = labels[0, 1] = 7
+        return replace(training_set, tokens=tokens, labels=labels), heldout
 
     patch.setattr(prepare, "_encoded", edited)
 
@@ -345,9 +348,111 @@ def test_another_step_in_the_place_of_a_recorded_one_is_noticed(
     path = tmp_path / "run" / "ledger.jsonl"
     with (
         Ledger.resumed(path, step=3, recorded=3, same_noise=True, head=read(path).head) as ledger,
-        pytest.raises(RuntimeError, match="was recorded as"),
+        pytest.raises(InputError, match=r"noise_multiplier 0\.1.* but the ledger has it with"),
     ):
         ledger.record_step(noise_multiplier=0.1, sample_rate=0.5, max_grad_norm=1.0)
+
+
+def test_a_stop_in_a_step_that_is_evaluated_changes_nothing(
+    long: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Patience counts evaluations; one left out would end the run elsewhere."""
+    config = long.with_changes({"training.patience": 1, "training.learning_rate": 0.3})
+    training.train(config, run_dir=tmp_path / "whole")
+    stop, real, taken = threading.Event(), step.take_step, iter(range(1, 100))
+
+    def stopping(*args: Any, **kwargs: Any) -> None:
+        real(*args, **kwargs)
+        if next(taken) == 3:
+            stop.set()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(step, "take_step", stopping)
+        assert training.train(config, run_dir=tmp_path / "run", stop=stop).state == "cancelled"
+    training.resume(tmp_path / "run")
+    _same_end(tmp_path / "whole", tmp_path / "run")
+
+
+def test_weights_that_are_not_the_saved_ones_are_noticed(long: RunConfig, tmp_path: Path) -> None:
+    _stopped(long, tmp_path / "run", after=4)
+    twin = long.with_changes({"privacy.private": False})
+    _stopped(twin, tmp_path / "twin", after=4)
+    mine, others = (training.read_run(tmp_path / name).checkpoint for name in ("run", "twin"))
+    assert mine is not None
+    assert others is not None
+    shutil.copy(others / "model.safetensors", mine / "model.safetensors")
+    for look in (training.verify, training.resume):
+        with pytest.raises(InputError, match="not those that were saved there"):
+            look(tmp_path / "run")
+
+
+def test_a_ledger_cut_after_its_run_ended_does_not_go_on(
+    long: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights of step 3 are saved, but steps 4 and 5 were spent as well."""
+    _crashed(long, tmp_path / "run", monkeypatch, at=5)
+    path = tmp_path / "run" / "ledger.jsonl"
+    path.write_text("".join(path.read_text("utf-8").splitlines(keepends=True)[:-2]), "utf-8")
+    for look in (training.verify, training.resume):
+        with pytest.raises(InputError, match="does not end where"):
+            look(tmp_path / "run")
+
+
+def test_a_kill_as_a_run_goes_on_leaves_no_false_alarm(
+    long: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Just before and just after the ledger's line that says it goes on."""
+    _stopped(long, tmp_path / "run", after=4)
+    real = Ledger.go_on
+
+    def before(_: Ledger) -> NoReturn:
+        raise KeyboardInterrupt
+
+    def after(ledger: Ledger) -> NoReturn:
+        real(ledger)
+        raise KeyboardInterrupt
+
+    for killed in (before, after):
+        with monkeypatch.context() as patched:
+            patched.setattr(Ledger, "go_on", killed)
+            with pytest.raises(KeyboardInterrupt):
+                training.resume(tmp_path / "run")
+        training.verify(tmp_path / "run")
+    assert training.resume(tmp_path / "run").steps == 7
+
+
+@pytest.mark.parametrize("look", [training.verify, training.read_run])
+def test_the_ledger_is_read_after_all_that_it_must_hold(
+    long: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: Any
+) -> None:
+    """A run that is going adds to it, and saves weights, between any two reads."""
+    _stopped(long, tmp_path / "run", after=4)
+    order = []
+
+    def noting(name: str) -> None:
+        real = getattr(folder, name)
+        monkeypatch.setattr(folder, name, lambda path: order.append(name) or real(path))
+
+    for name in ("_read_summary", "checkpoints", "read_ledger"):
+        noting(name)
+    look(tmp_path / "run")
+    assert order == ["_read_summary", "checkpoints", "read_ledger"]
+
+
+def test_a_run_is_saved_by_the_clock_where_evaluations_are_rare(
+    long: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(session, "_SAVE_SHARE", math.inf)
+    saved = []
+
+    def look(report: training.StepReport) -> None:
+        checkpoint = training.read_run(tmp_path / "run").checkpoint
+        saved.append((report.step, checkpoint and checkpoint.name))
+
+    rare = long.with_changes({"training.evaluate_every": 7, "training.steps": 3})
+    training.train(rare, run_dir=tmp_path / "run", on_step=look)
+    assert saved == [(n, f"step-{n:06d}") for n in range(4)]
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from workbench import privacy, training
 from workbench.config import RunConfig
 from workbench.errors import InputError
-from workbench.training import RunResult, StepReport, prepare, step
+from workbench.training import RunResult, StepReport, prepare, session, step
 from workbench.training.ledger import Terms, read
 from workbench.training.randomness import Randomness
 from workbench.training.report import perplexity
@@ -296,6 +296,11 @@ def test_bf16_forward_passes_train_float32_weights(config: RunConfig, tmp_path: 
         ({"training__expected_batch_size": 10**6}, "training.expected_batch_size is 1000000"),
         ({"privacy__sampling": "shuffle"}, "privacy.sampling is 'shuffle'"),
         ({"privacy__neighbouring_relation": "replace_one"}, "replacing one moves the sum"),
+        ({"privacy__noise_multiplier": 0.005}, "noise_multiplier is 0.005 but accounting starts"),
+        (
+            {"schedule__noise": {"kind": "exponential", "end_factor": 0.001}},
+            "but accounting starts at 0.01",
+        ),
         ({"corpus__source": "/gone.txt"}, "Cannot read corpus.source /gone.txt"),
         ({"model__source": "/gone"}, "model.source"),
         ({"corpus__long_records": "refuse"}, "longer than corpus.record_tokens"),
@@ -308,6 +313,62 @@ def test_what_cannot_be_run_is_refused_before_anything_is_written(
         _run(config, tmp_path / "run", **changes)
     assert "\n" not in str(refusal.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_outlives_a_change_of_the_working_directory(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    result = training.train(
+        config, run_dir="run", on_step=lambda report: monkeypatch.chdir(elsewhere)
+    )
+    assert result.run_dir == tmp_path / "run"
+    assert training.read_run(tmp_path / "run").summary["state"] == "done"
+
+
+def test_a_pause_is_no_training(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever follows holds the run for an hour after step 2, by a clock of our own."""
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 0.001
+        return now
+
+    def hold(report: StepReport) -> None:
+        nonlocal now
+        now += 3600 * (report.step == 2)
+
+    monkeypatch.setattr(session.time, "perf_counter", clock)
+    limited = config.with_changes({"training.max_minutes": 1})
+    result = training.train(limited, run_dir=tmp_path / "run", on_step=hold)
+    assert (result.reason, result.steps) == ("all steps", 4)
+    assert result.minutes < 1
+
+
+def test_a_run_whose_accounting_fails_says_so(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise RuntimeError("no answer")
+
+    monkeypatch.setattr(Terms, "guarantee", fails)
+    with pytest.raises(RuntimeError, match="no answer"):
+        training.train(config, run_dir=tmp_path / "run")
+    summary = training.read_run(tmp_path / "run").summary
+    assert (summary["state"], summary["guarantee"]) == ("failed", None)
+
+
+def test_apples_gpu_is_taken_only_where_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was measured on one."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert prepare._device("auto").type == "cpu"
+    assert prepare._device("mps").type == "mps"
 
 
 def test_a_folder_that_holds_something_is_never_written_over(

@@ -20,6 +20,7 @@ from workbench import privacy, training
 from workbench.cli import main
 from workbench.config import RunConfig
 from workbench.errors import InputError
+from workbench.training import sweep as sweep_module
 from workbench.training import sweep_cluster, sweep_folder
 from workbench.training.ledger import read
 from workbench.training.sweep import SweepConfig, SweepCost, read_sweep, run_sweep, sweep_cost
@@ -371,6 +372,20 @@ def test_two_sweeps_cannot_write_one_folder(config: RunConfig, tmp_path: Path) -
         pytest.raises(InputError, match="written by another process"),
     ):
         run_sweep(sweep, folder=tmp_path)
+
+
+def test_a_worker_that_sees_another_disk_is_a_failed_cell(
+    config: RunConfig, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It trains, says that it is done, and leaves nothing where the sweep looks."""
+
+    def elsewhere(*_: str) -> None:
+        pass
+
+    monkeypatch.setattr(sweep_module, "train_cell", elsewhere)
+    frame = run_sweep(sweep_of(config), folder=tmp_path, scheduler=client)
+    assert states(frame) == ["failed", "failed"]
+    assert all("under the same path" in error for error in frame["error"])
 
 
 def test_a_scheduler_that_does_not_answer_is_named(

@@ -32,6 +32,10 @@ class Encoded:
     labels: np.ndarray
     truncated: int
 
+    def __post_init__(self) -> None:
+        self.tokens.setflags(write=False)  # what is kept between runs is nobody's to change
+        self.labels.setflags(write=False)
+
 
 def train_tokenizer(public: Iterable[str], vocabulary: int) -> "PreTrainedTokenizerBase":
     """Train a byte-level BPE of at most ``vocabulary`` tokens on public texts.

@@ -10,11 +10,18 @@ from workbench.figures.theme import layout as shared_layout
 from workbench.readings import Ceilings
 
 _HOVER = "FPR %{x:.2g} · TPR ≤ %{y:.3g}<extra>%{fullData.name}</extra>"
+_COMPARED = "FPR %{x:.2g} · TPR %{y:.3g}<extra>%{fullData.name}, no bound</extra>"
 _STYLES: dict[str, dict[str, Any]] = {
     "guessing": {"line": {"color": GREY, "width": 1}, "showlegend": False},
-    "pinned, as Gaussian": {"line": {"color": PINK, "width": 3, "dash": "dot"}},
+    "pinned, as Gaussian": {
+        "line": {"color": PINK, "width": 3, "dash": "dot"},
+        "hovertemplate": _COMPARED,
+    },
     "(ε, δ)": {"line": {"color": ORANGE, "width": 3, "dash": "dash"}},
-    "μ-GDP": {"line": {"color": GREEN, "width": 3, "dash": "dashdot"}},
+    "Gaussian": {
+        "line": {"color": GREEN, "width": 3, "dash": "dashdot"},
+        "hovertemplate": _COMPARED,
+    },
     "the mechanism": {"line": {"color": BLUE, "width": 3}},
 }
 
@@ -22,14 +29,14 @@ _STYLES: dict[str, dict[str, Any]] = {
 def roc_traces(
     bounds: Ceilings, mechanism: np.ndarray | None = None, pinned: Ceilings | None = None
 ) -> Traces:
-    """The three ceilings; the mechanism's own is absent until it has been computed."""
+    """Two ceilings and a Gaussian to compare with; the mechanism's own is absent until computed."""
     rates = bounds.false_positive_rate
     nothing = np.full(rates.shape, np.nan)
     curves = {
         "guessing": rates,
         "pinned, as Gaussian": pinned.gaussian if pinned else nothing,
         "(ε, δ)": bounds.epsilon_delta,
-        "μ-GDP": bounds.gaussian,
+        "Gaussian": bounds.gaussian,
         "the mechanism": nothing if mechanism is None else mechanism,
     }
     traces: dict[str, dict[str, Any]] = {

@@ -119,8 +119,8 @@ def limit_time() -> None:
 
     def give_up(*_: Any) -> None:
         raise InputError(
-            f"The certified value takes longer than {PATIENCE_SECONDS} s; choose fewer steps, or "
-            "compute it with the command workbench epsilon."
+            f"This took longer than {PATIENCE_SECONDS} s; choose fewer steps, stages or cells, or "
+            "compute it in a cell with workbench.privacy.compose, which waits."
         )
 
     signal.signal(signal.SIGALRM, give_up)

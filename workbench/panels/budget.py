@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import ipywidgets as widgets
 
-from workbench.errors import InputError
+from workbench.errors import InputError, sentence
 from workbench.figures.live import LiveFigure
 from workbench.figures.schedule import schedule_figure, schedule_traces
 from workbench.panels.background import Background
@@ -30,7 +30,14 @@ _KNOBS = (
     ("batch_end", "B at the end", "Expected batch of the last stage.", 1, 1e6, True),
     ("dataset_size", "Records N", "Records in the training set.", 10, 1e9, True),
     ("steps", "Steps T", "Optimizer steps of the whole run.", 1, 1e5, True),
-    ("delta", "δ", "Chance that ε is allowed to fail; keep it far below 1/N.", 1e-12, 1e-2, False),
+    (
+        "delta",
+        "δ",
+        "Probability that may escape the bound; keep it far below 1/N.",
+        1e-12,
+        1e-2,
+        False,
+    ),
 )
 
 
@@ -128,7 +135,8 @@ class Budget(widgets.VBox):
     def _arrived(self, answer: tuple[int, Guarantee] | Exception) -> None:
         with self._lock:
             if isinstance(answer, Exception):
-                self.status.value = status_html(str(answer), kind="Not certified")
+                words = sentence(answer, what="The accounting")
+                self.status.value = status_html(words, kind="Not certified")
                 return
             steps, guarantee = answer
             self.spent[steps] = guarantee.epsilon

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import ipywidgets as widgets
 import numpy as np
 
-from workbench.errors import InputError
+from workbench.errors import InputError, sentence
 from workbench.panels import readouts
 from workbench.panels.background import Background
 from workbench.panels.controls import status_html
@@ -136,7 +136,8 @@ class Explorer(widgets.VBox):
 
     def _not_drawn(self, error: Exception) -> None:
         with self._lock:
-            self.view.status.value = status_html(str(error), kind="Not drawn")
+            words = f"the picture could not be made ({type(error).__name__}); move a slider."
+            self.view.status.value = status_html(words, kind="Not drawn")
 
     def _load(self, point: Point, hold: Hold) -> None:
         """Show settings that did not come from a knob."""
@@ -169,7 +170,8 @@ class Explorer(widgets.VBox):
                     self.shown = self.shown._replace(mechanism=answer)
                     self._painter.ask()
                 case _:
-                    self.view.status.value = status_html(str(answer), kind="Not certified")
+                    words = sentence(answer, what="The accounting")
+                    self.view.status.value = status_html(words, kind="Not certified")
             if self.pinned and self.pinned.point is self.shown.point:
                 self.pinned = self.shown
 

@@ -33,7 +33,14 @@ _KNOBS = (
     ("dataset_size", "Records N", "Records in the training set.", 10, 1e11, True),
     ("steps", "Steps T", "Optimizer steps of the whole run.", 1, 1e6, True),
     ("epochs", "Epochs", "Expected passes over the data.", 0.01, 1e4, False),
-    ("delta", "δ", "Chance that ε is allowed to fail; keep it far below 1/N.", 1e-12, 1e-2, False),
+    (
+        "delta",
+        "δ",
+        "Probability that may escape the bound; keep it far below 1/N.",
+        1e-12,
+        1e-2,
+        False,
+    ),
     ("n_params", "Parameters d", "Number of trained weights.", 1e2, 1e12, True),
     (
         "mean_gradient_norm",
@@ -47,7 +54,7 @@ _KNOBS = (
     (
         "target_epsilon",
         "Target ε",
-        "The budget: the dashed line; hold ε keeps it.",
+        "The budget, drawn dashed; “Hold ε” keeps to it.",
         0.01,
         1e3,
         False,

@@ -122,10 +122,10 @@ class Run(Watched[Progress]):
         return "running" if latest else "preparing"
 
     def _recorded(self) -> Guarantee | None:
-        """What the ledger of a failed run says was spent; None if it never came to a ledger."""
+        """What the ledger of a failed run says was spent; None if nothing can tell."""
         try:
             return read(self.run_dir / "ledger.jsonl").guarantee()
-        except InputError:
+        except Exception:  # accounting itself may be what failed, and this thread is to say so
             return None
 
 

@@ -119,4 +119,7 @@ def _row(name: str, run: PastRun) -> dict[str, Any]:
     return {"id": name, "cells": cells, "note": run.problem, "resumable": run.resumable}
 
 
-_NOTE = f"Tick up to {len(PAST)} to see them in the pictures; each ε is that run’s alone."
+_NOTE = (
+    f"Tick up to {len(PAST)} to see them in the pictures. Each ε is that run’s alone, at its own "
+    "δ: on the same records they add up."
+)

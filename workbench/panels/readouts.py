@@ -27,13 +27,13 @@ def cards(
                 "Noise-batch ratio",
                 "σ/B",
                 written_reading(readings.noise_batch_ratio),
-                "noise on the mean gradient when C = 1",
+                "noise in each coordinate of the mean gradient when C = 1",
             ),
             _card(
                 "Noise to signal",
                 "σC√d/(Bḡ), of one update",
                 written_reading(readings.update_noise_to_signal),
-                "norm of the noise over norm of the mean gradient",
+                "norm of the noise over norm of the mean gradient; at ḡ = C a lower bound",
             ),
             _article_card(readings.article_nsr),
         )

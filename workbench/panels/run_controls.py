@@ -38,5 +38,5 @@ class RunControls(widgets.HBox):
         self.start.description = "Start again" if ended else "Start"
         self.pause.description = "Go on" if paused else "Pause"
         self.pause.icon = "play" if paused else "pause"
-        self.bar.value = latest.step / latest.steps if latest else 0.0
+        self.bar.value = latest.step / latest.steps if latest and latest.steps else 0.0
         self.speed.value = run_readouts.speed(progress.metrics)

@@ -29,7 +29,7 @@ _MAIN = {
         "or target ε", "The budget; σ is then the smallest that keeps it."
     ),
     "privacy.max_grad_norm": _Field("Clip norm C", "The largest norm one record may add."),
-    "privacy.delta": _Field("δ", "Chance that ε is allowed to fail; keep it far below 1/N."),
+    "privacy.delta": _Field("δ", "Probability that may escape the bound; keep it far below 1/N."),
     "training.steps": _Field("Steps T", "Optimizer steps of the whole run.", whole=True),
     "training.epochs": _Field("or epochs", "Expected passes over the data."),
     "training.expected_batch_size": _Field("Batch B", "Records expected in one step.", whole=True),
@@ -51,13 +51,14 @@ _MAIN = {
 _ADVANCED = {
     "privacy.clipping": _Field(
         "Clipping",
-        "Flat: down to C where larger. Normalised: to C always. Adaptive: C follows the median.",
+        "Flat: down to C where larger. Normalised: to C always. Adaptive: C follows a quantile of "
+        "the norms, the median by default.",
         ("flat", "normalised", "adaptive"),
     ),
     "training.optimizer": _Field(
         "Optimizer",
-        "Adam; Adam that takes the noise out of its second moment; SGD with momentum.",
-        (("AdamW", "adamw"), ("AdamW, corrected", "adamw_bc"), ("SGD", "sgd")),
+        "AdamW; AdamW-BC, which takes the noise out of its second moment; SGD with momentum.",
+        (("AdamW", "adamw"), ("AdamW-BC", "adamw_bc"), ("SGD", "sgd")),
     ),
     "privacy.private": _Field(
         "Privacy",
@@ -67,7 +68,8 @@ _ADVANCED = {
     ),
     "randomness": _Field(
         "Randomness",
-        "Seeded: the same run again, for teaching. Secure: from the system, recorded nowhere.",
+        "Seeded: the same run again, for teaching; whoever knows seed and records can redraw its "
+        "noise. Secure: from the system, recorded nowhere; for weights that are released.",
         ("seeded", "secure"),
     ),
 }

@@ -44,8 +44,8 @@ def not_used(sentence: str) -> str:
 def beyond(error: Exception) -> str:
     """A sentence for settings on which the accounting itself has failed."""
     return (
-        f"The accountant cannot follow these settings ({type(error).__name__}); choose σ, δ, batch "
-        "and steps nearer to what one would train with."
+        f"These settings could not be accounted for ({type(error).__name__}); check the corpus, or "
+        "choose σ, δ, batch and steps nearer to what one would train with."
     )
 
 
@@ -82,7 +82,7 @@ def _ended(progress: Progress) -> str:
         f"; held-out perplexity {written_reading(math.exp(min(loss, 100)))} at step {step:,.0f}"
         for step, loss in measured[["step", "heldout_loss"]].itertuples(index=False)
     )
-    early = result.reason != "all steps" and progress.latest
+    early = result.reason in ("patience", "time", "cancelled") and progress.latest
     planned = f" of {progress.latest.steps:,}" if early and progress.latest else ""
     return (
         f"<b>{_ENDINGS[result.reason]}</b> after {result.steps:,}{planned} steps in "

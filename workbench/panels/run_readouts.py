@@ -14,8 +14,8 @@ from workbench.panels.readouts import written_reading
 from workbench.privacy.accountant import written_epsilon
 
 PRIVATE_NOTE = (
-    "Live losses and gradient norms are computed on private records without noise: they are for "
-    "this screen, not for publication. ε covers the trained weights."
+    "Live losses, batch sizes, gradient norms and noise to signal are computed on private records "
+    "without noise: they are for this screen, not for publication. ε covers the trained weights."
 )
 _RECENT = 20  # steps that speak for the next ones
 
@@ -113,7 +113,10 @@ def _clipped_card(progress: Progress | None, config: RunConfig) -> str:
     norm = latest.max_grad_norm if latest else config.privacy.max_grad_norm
     known = latest is not None and config.privacy.private and latest.step > 0
     value = f"{latest.clipped_fraction:.0%}" if latest and known else "–"
-    return _card("Clipped", value, "of this batch:", f"norms above C = {written(norm)}")
+    above = f"norms above C = {written(norm)}"
+    if config.privacy.clipping == "normalised":
+        above += "; all go to C"
+    return _card("Clipped", value, "of this batch:", above)
 
 
 def _noise_card(progress: Progress | None, config: RunConfig) -> str:
@@ -147,7 +150,9 @@ def _standing(progress: Progress | None) -> str:
 
 def _perplexity(loss: float) -> str:
     # Beyond that it is not a number any more, and nobody reads it.
-    return f"perplexity {written_reading(math.exp(loss))}" if loss < 100 else "beyond all words"
+    return (
+        f"perplexity {written_reading(math.exp(loss))}" if loss < 100 else "perplexity above 1e43"
+    )
 
 
 def _rounded(value: float) -> str:

@@ -27,7 +27,8 @@ def planned(cells: int, projection: SweepProjection | None, *, asked: bool = Tru
         return _status(f"{counted}; computing what they cost …" if asked else f"{counted}.")
     cost = projection.cost
     epsilon = f"<b>ε = {shown_epsilon(cost.guarantee.epsilon)}</b> {CERTIFIED}"
-    price = f"all published together {epsilon} at δ = {written(cost.guarantee.delta)}"
+    terms = html.escape(str(cost.guarantee).partition(" at ")[2])
+    price = f"all published together {epsilon} at {terms}"
     return _status(f"{counted}, {_counted(cost.steps, 'step')}; {price}; {_time(projection)}")
 
 
@@ -39,9 +40,7 @@ def not_used(sentence: str) -> str:
 def no_cost(cells: int, sentence: str) -> str:
     """Why the cost is not known, where a sweep could still be started."""
     reason = html.escape(sentence)
-    return _status(
-        f"Planned: <b>{_counted(cells, 'cell')}</b>. <b>Beware, not all can run:</b> {reason}"
-    )
+    return _status(f"Planned: <b>{_counted(cells, 'cell')}</b>. <b>Beware:</b> {reason}")
 
 
 def note(text: str, state: str = "idle") -> str:

@@ -153,7 +153,9 @@ def delta(
         case "rdp":
             return float(_rdp(checked).get_delta(epsilon))
         case _:
-            raise InputError("accountant is 'prv' but δ at a given ε needs 'pld' or 'rdp'.")
+            raise InputError(
+                "accountant is 'prv' but it gives no δ at a given ε; choose 'pld' or 'rdp'."
+            )
 
 
 def checked_history(history: Sequence[tuple[float, float, int]]) -> History:
@@ -191,8 +193,8 @@ def _refuse_what_is_not_covered(accountant: Accountant, batches: Batches) -> Non
         case "shuffle":
             raise InputError(
                 "sampling is 'shuffle' but no accountant here covers shuffled batches, and Poisson "
-                "accounting understates their ε (Chua et al. 2024, arXiv 2403.17673); sample with "
-                "'poisson'."
+                "accounting can understate their ε (Chua et al. 2024, arXiv 2403.17673); sample "
+                "with 'poisson'."
             )
         case "truncated_poisson":
             needed, allowed = {"dataset_size", "truncated_batch_size"}, "pld"
@@ -296,5 +298,11 @@ def _prv_epsilon(history: History, delta: float) -> float:
 
     accountant: Any = PRVAccountant()
     accountant.history = list(history)
-    with _quiet():
-        return float(accountant.get_epsilon(delta))
+    try:
+        with _quiet():
+            return float(accountant.get_epsilon(delta))
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"Opacus's PRV accountant cannot follow these steps ({reason}); choose 'pld'."
+        ) from None

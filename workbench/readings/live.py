@@ -31,7 +31,11 @@ class Readings:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """Bounds on an attacker's true positive rate, each of shape (rates,)."""
+    """An attacker's true positive rate, each of shape (rates,).
+
+    ``epsilon_delta`` bounds it; ``gaussian`` is that of one Gaussian mechanism with the same
+    (ε, δ), which a run of many steps may exceed.
+    """
 
     false_positive_rate: np.ndarray
     epsilon_delta: np.ndarray

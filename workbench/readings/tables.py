@@ -7,6 +7,7 @@ import pandas as pd
 
 from workbench import privacy
 from workbench.presets import Preset
+from workbench.privacy.accountant import rounded_up
 from workbench.readings.live import preview
 from workbench.readings.point import Point
 
@@ -45,12 +46,15 @@ def accountants(
     run = (noise_multiplier, sample_rate, steps, delta)
     mu = sample_rate * np.sqrt(steps * np.expm1(noise_multiplier**-2))
     rows = {
-        "PLD (default)": (privacy.epsilon(*run), "upper bound, tight"),
-        "PRV": (privacy.epsilon(*run, accountant="prv"), "upper bound, tight"),
-        "RDP": (privacy.epsilon(*run, accountant="rdp"), "upper bound, looser"),
-        "central limit": (privacy.epsilon(1 / mu, 1.0, 1, delta), "approximation, not a bound"),
+        "PLD (default)": (rounded_up(privacy.epsilon(*run), 4), "upper bound, tight"),
+        "PRV": (rounded_up(privacy.epsilon(*run, accountant="prv"), 4), "upper bound, tight"),
+        "RDP": (rounded_up(privacy.epsilon(*run, accountant="rdp"), 4), "upper bound, looser"),
+        "central limit": (
+            round(privacy.epsilon(1 / mu, 1.0, 1, delta), 3),
+            "approximation, not a bound",
+        ),
     }
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["ε", "what it is"]).round(3)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["ε", "what it is"])
 
 
 def tuning_costs(
@@ -73,4 +77,8 @@ def tuning_costs(
         }
         for count in trials
     }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("trials").round(2)
+    return (
+        pd.DataFrame.from_dict(rows, orient="index")
+        .rename_axis("trials")
+        .map(lambda value: rounded_up(value, 3))
+    )

@@ -56,7 +56,7 @@ def calibrated_norm(
     records what ``public`` does on public ones and is not private. Raises `InputError` for a
     quantile outside (0, 1) or an unknown source.
     """
-    probability("quantile", quantile, remedy="the article takes 0.5 to 0.75")
+    probability("quantile", quantile, remedy="choose one such as 0.5, the median")
     prepared = prepare(config)
     # The run itself, and a calibration that asks for something else, must not share its noise.
     chance = apart(prepared.randomness, f"calibration {source} {quantile!r}")

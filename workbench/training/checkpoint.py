@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench.errors import InputError
-from workbench.training.folder import STATE, checkpoints
+from workbench.training.folder import STATE, WEIGHTS, checkpoints, sha256
 from workbench.training.models import no_progress_bars
 from workbench.training.randomness import Randomness
 from workbench.training.stopping import Watch
@@ -78,6 +78,7 @@ def save(
         "optimizer": scalars,
         "sampling": None if drawn is None else drawn[0],
     }
+    state["weights_sha256"] = sha256(partial / WEIGHTS)
     (partial / STATE).write_text(json.dumps(state, indent=2), encoding="utf-8")
     _synced(partial)
     older = checkpoints(folder)
@@ -105,15 +106,15 @@ def restore(
     try:
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
         tensors = load_file(path / _TENSORS)
-        weights = load_file(path / "model.safetensors")
+        weights = load_file(path / WEIGHTS)
         missing, unknown = model.load_state_dict(weights, strict=False)
         if unknown or not _tied(model, set(missing), set(weights)):
             raise ValueError(f"its weights are not this model's: {[*unknown, *missing][:3]}")
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"The checkpoint {path} cannot be read ({reason}); remove that folder to go on from an "
-            "earlier one or from the start."
+            f"The checkpoint {path} cannot be read ({reason}); remove that folder to go on from "
+            "the start."
         ) from None
     noise = tensors.pop(_NOISE, None)
     position = state["position"]

@@ -7,7 +7,8 @@ Adding or removing one record then moves the sum by at most C, and on that alone
 calibrated.
 """
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -57,12 +58,17 @@ def clipped_gradient_sum(
             ``reference`` (one record at a time).
         normalised: scale every record to about C, the small ones too.
 
-    Raises `InputError` for an unknown engine, a C that is not above 0, or a model that the engine
-    cannot treat, and `FloatingPointError` if a record's gradient is not finite.
+    A parameter that no loss depends on has a sum of zeros and is named in a warning. Raises
+    `InputError` for an unknown engine, a C that is not above 0, a model in evaluation mode or one
+    that the engine cannot treat, and `FloatingPointError` if a record's gradient is not finite.
     """
     if engine not in ENGINES:
-        raise InputError(f"engine is {engine!r} but must be one of {', '.join(ENGINES)}.")
+        raise InputError(
+            f"engine is {engine!r} but must be one of {', '.join(ENGINES)}; choose one."
+        )
     positive("max_grad_norm", max_grad_norm, remedy="set the clipping norm")
+    if not model.training:
+        raise InputError("The model is in evaluation mode; call model.train() before clipping.")
     module = import_module(f"workbench.training.engines.{engine}")
     factors = partial(clip_factors, max_grad_norm=max_grad_norm, normalised=normalised)
     return module.clipped_gradient_sum(model, record_losses, factors=factors)
@@ -77,6 +83,13 @@ def clip_factors(norms: Tensor, max_grad_norm: float, *, normalised: bool = Fals
     if normalised:
         return max_grad_norm / (norms + STABILITY)
     return (max_grad_norm / norms.clamp(min=torch.finfo(norms.dtype).tiny)).clamp(max=1)
+
+
+def warn_of_unused(names: Iterable[str]) -> None:
+    """Name the parameters whose sum is zero because no record's loss depends on them."""
+    if named := ", ".join(names):
+        text = f"No loss depends on {named}: the clipped sum is zero there."
+        warnings.warn(text, RuntimeWarning, stacklevel=4)
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -19,6 +19,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from workbench.errors import InputError
+
 T = TypeVar("T")
 
 
@@ -73,17 +75,18 @@ class World:
 
 
 @contextmanager
-def joined() -> Iterator[World]:
+def joined(device: str = "auto") -> Iterator[World]:
     """The processes of this run, connected while the block lasts if ``torchrun`` started several.
 
-    A process group that is there already is used and left as it is.
+    A process group that is there already is used and left as it is. ``device`` is the run's
+    ``runtime.device``. Raises `InputError` where GPUs are asked for and a process would have none.
     """
     if dist.is_available() and dist.is_initialized():
         yield World(dist.get_rank(), dist.get_world_size())
     elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        on_gpu = torch.cuda.is_available()
+        on_gpu = device in ("auto", "cuda") and torch.cuda.is_available()
         if on_gpu:
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+            _take_a_gpu(int(os.environ.get("LOCAL_RANK", "0")))
         dist.init_process_group("nccl" if on_gpu else "gloo")
         try:
             yield World(dist.get_rank(), dist.get_world_size())
@@ -91,3 +94,13 @@ def joined() -> Iterator[World]:
             dist.destroy_process_group()
     else:
         yield World()
+
+
+def _take_a_gpu(local_rank: int) -> None:
+    count = torch.cuda.device_count()
+    if local_rank >= count:
+        raise InputError(
+            f"torchrun started more processes on this machine than it has GPUs ({count}); start "
+            f"{count}, or set runtime.device to 'cpu'."
+        )
+    torch.cuda.set_device(local_rank)

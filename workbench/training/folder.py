@@ -8,6 +8,7 @@ confidential as the records; so is a seeded run's ``state.json``, from which its
 again.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -28,6 +29,7 @@ from workbench.training.ledger import read as read_ledger
 from workbench.training.report import StepReport
 
 LEDGER, SUMMARY, STATE = "ledger.jsonl", "summary.json", "state.json"
+WEIGHTS = "model.safetensors"
 _REWRITE_SECONDS = 0.5  # about how much of the metrics a kill can cost
 _REWRITE_SHARE = 0.01  # of the run's time, which long runs would exceed twice a second
 
@@ -107,15 +109,13 @@ class RunFolder:
 
 def read_run(path: str | Path) -> RunRecord:
     """Read a run folder in whatever state it is; raise `InputError` if it is not one."""
-    path = Path(path).expanduser()
+    path = Path(path).expanduser().absolute()
     summary = _read_summary(path)
+    config = RunConfig.load(path / "config.yaml")
+    checkpoint = (checkpoints(path / "checkpoints") or [None])[-1]
+    # The ledger last: of a run that goes on meanwhile it holds all that the others stand for.
     return RunRecord(
-        path=path,
-        config=RunConfig.load(path / "config.yaml"),
-        metrics=_read_metrics(path),
-        ledger=read_ledger(path / LEDGER),
-        summary=summary,
-        checkpoint=(checkpoints(path / "checkpoints") or [None])[-1],
+        path, config, _read_metrics(path), read_ledger(path / LEDGER), summary, checkpoint
     )
 
 
@@ -123,35 +123,78 @@ def verify(run_dir: str | Path) -> Guarantee:
     """Check a run's ledger against its summary and weights and return the ε recomputed from it.
 
     Raises `InputError` if a line was changed, moved or removed, also from the end of a run that
-    finished or has saved its weights since, or if these weights are another run's.
+    finished or has saved its weights since, or if these weights are another run's. A run may be
+    going on meanwhile.
     """
     path = Path(run_dir).expanduser()
-    record, expected = read_ledger(path / LEDGER), _read_summary(path).get("ledger_head")
-    if expected is not None and expected != record.head:
+    summary, saved = _read_summary(path), _newest_saved(path / "checkpoints")
+    record = read_ledger(path / LEDGER)
+    try:
+        refuse_other_end(path, summary, record)
+    except InputError:
+        if _read_summary(path) == summary:  # else a run has gone on between the two
+            raise
+    if saved is not None:
+        _refuse_foreign(*saved, record)
+    return record.guarantee()
+
+
+def refuse_other_end(path: Path, summary: dict[str, Any], ledger: LedgerRecord) -> None:
+    """Raise `InputError` unless ``ledger`` ends where the summary of an ended run says."""
+    if summary.get("ledger_head") not in (None, ledger.head):
         raise InputError(
             f"{path / LEDGER} does not end where {SUMMARY} says: lines are missing or were added; "
             "do not rely on its ε."
         )
-    for checkpoint in checkpoints(path / "checkpoints")[-1:]:
-        refuse_foreign(checkpoint, record)
-    return record.guarantee()
 
 
 def refuse_foreign(checkpoint: Path, ledger: LedgerRecord) -> None:
     """Raise `InputError` unless ``ledger`` is the one that stood beside the weights, or goes on."""
-    try:
-        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-        head = state["position"]["ledger_head"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(
-            f"The checkpoint {checkpoint} cannot be read; remove that folder to go on from an "
-            "earlier one or from the start."
-        ) from None
+    _refuse_foreign(checkpoint, _saved_head(checkpoint), ledger)
+
+
+def _refuse_foreign(checkpoint: Path, head: str, ledger: LedgerRecord) -> None:
     if head not in ledger.heads:
         raise InputError(
             f"The checkpoint {checkpoint} does not belong to the ledger beside it: the ledger was "
             "cut, or the weights are another run's; put back what was there, or start a new run."
         )
+
+
+def _newest_saved(folder: Path) -> tuple[Path, str] | None:
+    """The newest checkpoint and the ledger's head that it was saved under."""
+    while found := checkpoints(folder)[-1:]:
+        try:
+            return found[0], _saved_head(found[0])
+        except InputError:
+            if found[0].exists():  # else a newer one has replaced it
+                raise
+    return None
+
+
+def _saved_head(checkpoint: Path) -> str:
+    """The ledger's head when ``checkpoint`` was saved, whose weights are those of then."""
+    try:
+        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+        head, expected = state["position"]["ledger_head"], state["weights_sha256"]
+        changed = sha256(checkpoint / WEIGHTS) != expected
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(
+            f"The checkpoint {checkpoint} cannot be read; remove that folder to go on from the "
+            "start."
+        ) from None
+    if changed:
+        raise InputError(
+            f"The weights in {checkpoint} are not those that were saved there, so the ledger does "
+            "not tell their ε; put back what was there, or start a new run."
+        )
+    return head
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_summary(path: Path) -> dict[str, Any]:
@@ -165,14 +208,15 @@ def _read_summary(path: Path) -> dict[str, Any]:
 
 def checkpoints(folder: Path) -> list[Path]:
     """The whole checkpoints in ``folder``, oldest first."""
-    return sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+    numbers = {path: path.name.removeprefix("step-") for path in folder.glob("step-*")}
+    return sorted((p for p, n in numbers.items() if n.isdecimal()), key=lambda p: int(numbers[p]))
 
 
 def _read_metrics(path: Path) -> pd.DataFrame:
-    """The rows so far; none yet if the run was killed before its first evaluation."""
+    """The rows so far; none if the run was killed before its first, or a power cut took them."""
     try:
         return pd.read_parquet(path / "metrics.parquet")
-    except FileNotFoundError:
+    except (OSError, ValueError):
         return pd.DataFrame({name: pd.Series(dtype=float) for name in METRICS})
 
 
@@ -191,17 +235,16 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def fresh_path(run_dir: str | Path | None) -> Path:
-    """Where a new run goes: ``run_dir``, or ``runs/`` and the time of day.
+    """Where a new run goes: ``run_dir``, or ``runs/`` and the time of day, absolute.
 
-    Raises `InputError` if something is there already.
+    A run outlives a change of the working directory. Raises `InputError` if something is there
+    already.
     """
     if run_dir is None:
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
-        return Path("runs") / stamp[:-3]
-    path = Path(run_dir).expanduser()
-    path = (
-        path if path.name not in ("", "..") else path.resolve()
-    )  # "." has no name to write beside
+        return Path("runs").absolute() / stamp[:-3]
+    path = Path(run_dir).expanduser().absolute()
+    path = path if path.name != ".." else path.resolve()  # ".." has no name to write beside
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(
             f"The run folder {path} exists and is not empty; choose a new one, so that nothing "

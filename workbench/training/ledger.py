@@ -75,7 +75,8 @@ class Ledger:
         self._head = _GENESIS
         self._steps = 0
         self._repeated: list[_Step] = []
-        self._append({"terms": vars(terms)})
+        self._session: Mapping[str, Any] = {"terms": vars(terms)}
+        self._append(self._session)
 
     @classmethod
     def resumed(cls, path: Path, *, step: int, recorded: int, same_noise: bool, head: str) -> Self:
@@ -85,8 +86,8 @@ class Ledger:
         it holds beyond was prepared for weights that were lost. Where their batches and noise are
         drawn again alike (``same_noise``) these steps are the same releases and are not counted
         twice; with new noise they are, because both may have been seen. ``head`` is that of the
-        ledger which all of this was worked out from. Raises `InputError` if the ledger does not
-        hold, has another head by now, or is in use.
+        ledger which all of this was worked out from. Nothing is written before `go_on`. Raises
+        `InputError` if the ledger does not hold, has another head by now, or is in use.
         """
         ledger = cls.__new__(cls)
         ledger._file = path.open("r+", encoding="utf-8")
@@ -102,8 +103,12 @@ class Ledger:
         ledger._file.seek(0, os.SEEK_END)
         ledger._head, ledger._steps = record.head, record.steps
         ledger._repeated = list(record.every_step[recorded:]) if same_noise else []
-        ledger._append({"resumed_at": step, "same_noise": same_noise})
+        ledger._session = {"resumed_at": step, "same_noise": same_noise}
         return ledger
+
+    def go_on(self) -> None:
+        """Write that the run goes on; before that, what stands beside a resumed ledger holds."""
+        self._append(self._session)
 
     def record_step(
         self, *, noise_multiplier: float, sample_rate: float, max_grad_norm: float
@@ -116,7 +121,11 @@ class Ledger:
         if self._repeated:
             recorded = self._repeated.pop(0)
             if recorded != step:
-                raise RuntimeError(f"a repeated step is {step} but was recorded as {recorded}")
+                raise InputError(
+                    f"A step that was lost is to be taken again with {self._named(step)}, but the "
+                    f"ledger has it with {self._named(recorded)}; put config.yaml and the packages "
+                    "back as they were, or start a new run."
+                )
             return
         self._steps += 1
         self._append({"step": self._steps, **dict(zip(_STEP, step, strict=True))})
@@ -135,6 +144,10 @@ class Ledger:
     def is_ahead(self) -> bool:
         """Whether it holds steps that the weights as they are now have not taken."""
         return bool(self._repeated)
+
+    @staticmethod
+    def _named(step: _Step) -> str:
+        return ", ".join(f"{name} {value:g}" for name, value in zip(_STEP, step, strict=True))
 
     def _append(self, content: Mapping[str, Any]) -> None:
         line = _chained(content, self._head)
@@ -199,7 +212,10 @@ def read(path: Path) -> LedgerRecord:
     """
     lines = list(_lines(path))
     if not lines or "terms" not in lines[0]:
-        raise InputError(f"{path} has no first line with its terms; it is not a whole ledger.")
+        raise InputError(
+            f"{path} has no first line with its terms, so it is not whole; put back a copy, "
+            "or start a new run."
+        )
     heads, steps, resumed, renewed = [_GENESIS], [], [], []
     for number, line in enumerate(lines, start=1):
         content = {key: value for key, value in line.items() if key not in ("hash", "previous")}
@@ -254,7 +270,10 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         except json.JSONDecodeError:
             value = None
         if not isinstance(value, dict):
-            raise InputError(f"Line {number} of {path} is not a ledger line; it was changed.")
+            raise InputError(
+                f"Line {number} of {path} is not a ledger line, so the file was changed; do "
+                "not rely on its ε."
+            )
         yield value
 
 

@@ -5,12 +5,14 @@ directory is read with its own tokenizer.
 """
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import (
@@ -29,6 +31,8 @@ from workbench.config import MODEL_PRESETS, ModelConfig
 from workbench.corpora.tokens import IGNORED
 from workbench.errors import InputError
 
+_GLOBAL_CHANCE = threading.Lock()
+
 
 def tiny(
     config: ModelConfig, *, vocabulary: int, context: int, generator: torch.Generator
@@ -43,8 +47,9 @@ def tiny(
             f"model.width is {config.width} but must be a multiple of twice model.heads "
             f"(2 × {config.heads}); change one of them."
         )
-    # transformers draws initial weights from the global generator, which is put back afterwards.
-    with torch.random.fork_rng(devices=[]):
+    # transformers draws initial weights from the global generator, which is put back afterwards;
+    # a sweep's worker may have several threads.
+    with _GLOBAL_CHANCE, torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         return AutoModelForCausalLM.from_config(PRESETS[config.source](config, vocabulary, context))
 
@@ -63,7 +68,7 @@ def from_directory(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
                 path, config=config, dtype=torch.float32, local_files_only=True
             )
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"model.source {str(path)!r} is not a causal language model with its tokenizer "

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from workbench import privacy
 from workbench.config import PrivacyConfig, RampConfig, RunConfig
 from workbench.errors import InputError
+from workbench.privacy.accountant import checked_history
 from workbench.privacy.schedule import (
     History,
     Runs,
@@ -76,7 +77,8 @@ def plan(config: RunConfig, dataset_size: int) -> Plan:
     """The plan of ``config`` for ``dataset_size`` training records.
 
     A target ε becomes the σ that just keeps within it, ``max_epsilon`` an earlier end. Raises
-    `InputError` if a batch is larger than the data set or the budget allows no step at all.
+    `InputError` if a batch is larger than the data set, the budget allows no step at all, or the
+    accountant cannot follow the plan.
     """
     terms, shape = config.privacy, config.schedule
     config.sample_rate(dataset_size)  # refuses a batch larger than the data set
@@ -97,7 +99,7 @@ def plan(config: RunConfig, dataset_size: int) -> Plan:
     )
     if not terms.private:
         return _checked(replace(settled, noise=[(0.0, steps)], adaptive=False))
-    return _within_budget(_checked(_calibrated(settled, terms)), terms)
+    return _accounted(_within_budget(_checked(_calibrated(settled, terms)), terms), terms)
 
 
 def remaining(plan: Plan, config: RunConfig, *, before: History, since: int) -> Plan:
@@ -171,3 +173,11 @@ def _within_budget(settled: Plan, terms: PrivacyConfig) -> Plan:
             "raise it or the noise."
         )
     return replace(settled, steps=steps, whole=steps == settled.steps)
+
+
+def _accounted(settled: Plan, terms: PrivacyConfig) -> Plan:
+    """The plan, after every part of it was seen to be within what can be accounted."""
+    history = checked_history(settled.history())
+    if terms.accountant == "prv":  # it alone may fail within its bounds
+        privacy.compose(history, terms.delta, accountant=terms.accountant)
+    return settled

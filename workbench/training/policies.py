@@ -39,7 +39,9 @@ def with_policy(config: RunConfig, policy: Policy) -> RunConfig:
     steps, without which there is nothing to hold fast.
     """
     if policy not in _SCHEDULES:
-        raise InputError(f"policy is {policy!r} but must be one of {', '.join(_SCHEDULES)}.")
+        raise InputError(
+            f"policy is {policy!r} but must be one of {', '.join(_SCHEDULES)}; choose one."
+        )
     steps = config.training.steps
     if config.privacy.target_epsilon is None or steps is None:
         raise InputError(

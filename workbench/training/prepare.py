@@ -122,10 +122,10 @@ def _device(name: str) -> torch.device:
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
-    if name == "auto":
+    if name == "auto":  # not Apple's GPU, on which nothing was measured yet
         if available["cuda"]:
             return torch.device("cuda", torch.cuda.current_device())
-        return torch.device(next(kind for kind, there in available.items() if there))
+        return torch.device("cpu")
     if not available[name]:
         raise InputError(
             f"runtime.device is {name!r} but this machine has none that torch can use; set it to "

@@ -20,7 +20,16 @@ from workbench.training.ledger import LedgerRecord, Terms
 from workbench.training.memory import physical_batch_size
 from workbench.training.prepare import Prepared
 
-_SOFTWARE = ("dp-sgd-workbench", "torch", "transformers", "numpy")
+# With all that decides how much noise there is.
+_SOFTWARE = (
+    "dp-sgd-workbench",
+    "torch",
+    "transformers",
+    "numpy",
+    "dp-accounting",
+    "opacus",
+    "scipy",
+)
 
 
 def fingerprint(config: RunConfig, prepared: Prepared) -> str | None:

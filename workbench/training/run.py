@@ -36,7 +36,7 @@ def train(
     the run is raised on, with everything up to it kept and the summary saying "failed".
     """
     path = fresh_path(run_dir)  # before the processes meet: after that the first may have made it
-    with joined() as world, _threads(config.runtime.threads):
+    with joined(config.runtime.device) as world, _threads(config.runtime.threads):
         run = Run(config, prepare(config), world)
         if not world.first:
             return run.to_the_end(on_step, stop)
@@ -57,7 +57,8 @@ def resume(
     process is writing it.
     """
     record = read_run(run_dir)
-    with joined() as world, _threads(record.config.runtime.threads):
+    runtime = record.config.runtime
+    with joined(runtime.device) as world, _threads(runtime.threads):
         run = Run(record.config, prepare(record.config), world)
         run.restore(record)
         if not world.first:
@@ -71,6 +72,8 @@ def resume(
             head=record.ledger.head,
         )
         with run.ledger:
+            run.folder.write_summary(run.summary())  # the old one names the old end of the ledger
+            run.ledger.go_on()
             return run.to_the_end(on_step, stop)
 
 

@@ -21,7 +21,13 @@ from workbench.privacy import Guarantee
 from workbench.training import checkpoint, models, progress
 from workbench.training.checkpoint import Position
 from workbench.training.distributed import World
-from workbench.training.folder import LEDGER, RunFolder, RunRecord, refuse_foreign
+from workbench.training.folder import (
+    LEDGER,
+    RunFolder,
+    RunRecord,
+    refuse_foreign,
+    refuse_other_end,
+)
 from workbench.training.ledger import Ledger
 from workbench.training.ledger import read as read_ledger
 from workbench.training.memory import physical_batch_size
@@ -36,6 +42,8 @@ from workbench.training.step import Stepper
 from workbench.training.stopping import Reason, reason_to_stop
 
 _SAMPLE_TOKENS = 60
+_SAVE_SECONDS = 60.0  # about how much training a kill can cost where evaluations are rare
+_SAVE_SHARE = 0.02  # of the run's time, which large models would exceed once a minute
 OnStep = Callable[[StepReport], None]
 
 
@@ -44,6 +52,7 @@ class Run:
 
     folder: RunFolder | None = None
     ledger: Ledger | None = None
+    _save_due = math.inf
 
     def __init__(self, config: RunConfig, prepared: Prepared, world: World) -> None:
         self.config, self.prepared, self.world = config, prepared, world
@@ -59,6 +68,7 @@ class Run:
     def restore(self, record: RunRecord) -> None:
         """Stand where the newest checkpoint of ``record`` stands, or at the start without one."""
         refuse_other_terms(record, self.prepared.terms)
+        refuse_other_end(record.path, record.summary, record.ledger)
         prepared, own = self.prepared, self.position.fingerprint
         saved = Position()
         if record.checkpoint is not None:
@@ -114,8 +124,7 @@ class Run:
             outcome = self.stepper.take(self.position.step, self.ledger)
             self._moved_on()
             last = self.position.step == plan.steps
-            due = self.position.step % every == 0
-            evaluated = last or (due and not stop.is_set())
+            evaluated = last or self.position.step % every == 0
             step_seconds = time.perf_counter() - began
             if evaluated:
                 self._evaluate()
@@ -161,6 +170,7 @@ class Run:
 
     def _save(self) -> None:
         if self.folder is not None and self.ledger is not None:
+            began = time.perf_counter()
             checkpoint.save(
                 self.folder.checkpoints,
                 self.prepared.model,
@@ -169,6 +179,8 @@ class Run:
                 self.prepared.randomness,
                 replace(self.position, ledger_head=self.ledger.head),
             )
+            now = time.perf_counter()
+            self._save_due = now + max(_SAVE_SECONDS, (now - began) / _SAVE_SHARE)
 
     def _write_sample(self, when: str) -> None:
         model, tokenizer = self.prepared.model, self.prepared.tokenizer
@@ -180,9 +192,11 @@ class Run:
         if self.folder is not None:
             # A kill between the two costs a row that is told again, not one that is missing.
             self.folder.add(report)
-            if save:
+            if save or time.perf_counter() > self._save_due:
                 self._save()
+            began = time.perf_counter()
             on_step(report)
+            self.clock += time.perf_counter() - began  # a pause is no training
 
     def _finish(self, reason: Reason) -> RunResult:
         state: State = "cancelled" if reason == "cancelled" else "done"
@@ -211,6 +225,14 @@ class Run:
             return read_ledger(self.folder.path / LEDGER).guarantee()
         return self.spending.guarantee(self.position.step)
 
+    def _spent_if_known(self, state: State) -> Guarantee | None:
+        try:
+            return self._spent()
+        except Exception:
+            if state == "failed":  # accounting itself may be what failed
+                return None
+            raise
+
     def _write_summary(self, state: State, **more: Any) -> None:
         if self.folder is not None:
             self.folder.write_summary(self.summary(state, **more))
@@ -218,7 +240,7 @@ class Run:
     def summary(self, state: State = "running", **more: Any) -> dict[str, Any]:
         """What the folder's summary says now; ``more`` is how it ended, or what went wrong."""
         if state != "running" and self.ledger is not None:
-            more = {**more, "guarantee": self._spent(), "ledger_head": self.ledger.head}
+            more["guarantee"], more["ledger_head"] = self._spent_if_known(state), self.ledger.head
         return progress.summary(
             self.config, self.prepared, self.position, state=state, began=self.began, **more
         )

@@ -163,7 +163,8 @@ def batch_gradient_sum(
             with _forward_precision(config.runtime.precision, part.tokens.device):
                 return models.record_losses(model, part.tokens, part.labels)  # type: ignore[arg-type]
 
-        clipped, of_part = _summed(model, record_losses, config, max_grad_norm)
+        with _products_in("ieee"):
+            clipped, of_part = _summed(model, record_losses, config, max_grad_norm)
         norms.append(clipped.norms.cpu())
         losses.append(of_part.float().cpu())
         for name, total in sums.items():
@@ -207,12 +208,21 @@ def unclipped_gradient_sum(model: nn.Module, record_losses: RecordLosses) -> Cli
 @contextmanager
 def _forward_precision(precision: str, device: torch.device) -> Iterator[None]:
     """The forward pass in bf16 or TF32 if asked for; whatever is clipped and summed is not."""
+    with (
+        _products_in("tf32" if precision == "tf32" else "ieee"),
+        torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"),
+    ):
+        yield
+
+
+@contextmanager
+def _products_in(precision: str) -> Iterator[None]:
+    """Float32 products on a GPU in this precision, whatever the process has chosen."""
     matmul = torch.backends.cuda.matmul
     before = matmul.fp32_precision
-    matmul.fp32_precision = "tf32" if precision == "tf32" else before
+    matmul.fp32_precision = precision
     try:
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-            yield
+        yield
     finally:
         matmul.fp32_precision = before
 

@@ -167,6 +167,12 @@ class _Sweep:
             folder.fail(_reason(error), "".join(traceback.format_exception(error)))
         if not self.stopping and future.status == "cancelled":
             self.scheduler_lost = True
+        if not self.stopping and future.status == "finished" and folder.state == "waiting":
+            folder.fail(
+                f"The worker has finished, but nothing is in {folder.path}; let its machine see "
+                "that folder under the same path.",
+                "",
+            )
         self.rows[cell.id] = self.folder.row(cell, folder.state)
 
     def _stop(self, client: "Client") -> None:

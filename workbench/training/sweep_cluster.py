@@ -49,11 +49,12 @@ def local_workers(cells: Sequence[Cell]) -> int:
 
 
 def _one_gpu_for_all(cells: Sequence[Cell]) -> bool:
-    if all(cell.config.runtime.device == "cpu" for cell in cells):
+    asked = {cell.config.runtime.device for cell in cells}
+    if asked == {"cpu"}:
         return False
     import torch
 
-    return torch.cuda.is_available() or torch.backends.mps.is_available()
+    return "mps" in asked or torch.cuda.is_available()
 
 
 @contextmanager

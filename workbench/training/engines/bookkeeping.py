@@ -29,7 +29,6 @@ An Opacus user's own loop, with ``record_losses(model, batch)`` of shape (batch,
 >>> optimizer.step()
 """
 
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from weakref import WeakKeyDictionary
@@ -38,7 +37,13 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import InputError
-from workbench.training.clipping import ClippedSum, Factors, RecordLosses, trainable
+from workbench.training.clipping import (
+    ClippedSum,
+    Factors,
+    RecordLosses,
+    trainable,
+    warn_of_unused,
+)
 from workbench.training.engines.recorder import NOT_RECORDS, Habits, Recorder, Tap, layers_of
 from workbench.training.engines.uses import Outer, Rows, Use, inner_products, joined, wide
 
@@ -48,13 +53,7 @@ _HABITS: WeakKeyDictionary[nn.Module, Habits] = WeakKeyDictionary()
 def clipped_gradient_sum(
     model: nn.Module, record_losses: RecordLosses, *, factors: Factors
 ) -> ClippedSum:
-    """See `workbench.training.clipped_gradient_sum`; one backward pass.
-
-    A parameter that no record's loss depends on has a sum of zeros and is named in a warning.
-    What ``.grad`` holds stays as it is.
-    """
-    if not model.training:
-        raise InputError("The model is in evaluation mode; call model.train() before clipping.")
+    """See `workbench.training.clipped_gradient_sum`; what ``.grad`` holds stays as it is."""
     parameters = trainable(model)
     habits = _HABITS.setdefault(model, Habits())
     with _grads_kept(parameters.values()):
@@ -66,10 +65,8 @@ def clipped_gradient_sum(
             "the layer that owns it; freeze it or choose engine='reference'."
         )
     habits.passes += 1
-    unused = [name for name, p in parameters.items() if p not in book.uses]
-    if unused and book.batch:
-        text = f"No loss depends on {', '.join(unused)}: the clipped sum is zero there."
-        warnings.warn(text, RuntimeWarning, stacklevel=3)
+    if book.batch:
+        warn_of_unused(name for name, p in parameters.items() if p not in book.uses)
     norms = book.norms()
     weights = factors(norms)
     gradients = {name: book.weighted_sum(p, weights) for name, p in parameters.items()}

@@ -13,7 +13,6 @@ called twice, weights used past their layer's back.
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from opacus.grad_sample import GradSampleHooksFastGradientClipping
@@ -21,7 +20,15 @@ from torch import Tensor, nn
 
 from workbench.errors import InputError
 from workbench.training.clipping import ClippedSum, Factors, RecordLosses, trainable
-from workbench.training.engines.hooks import attached, gradients_kept
+from workbench.training.engines.hooks import (
+    attached,
+    gradients_kept,
+    refusal,
+    refuse_other_uses,
+    refuse_padding_rows,
+)
+
+_WHO = "Ghost clipping"
 
 
 def clipped_gradient_sum(
@@ -37,7 +44,7 @@ def clipped_gradient_sum(
     ):
         try:
             losses = _losses(record_losses)
-            _refuse_other_uses(losses, parameters)
+            refuse_other_uses(losses, parameters, _WHO)
             losses.sum().backward(retain_graph=True)
             norms = torch.stack([_norms(name, p, losses) for name, p in parameters.items()])
         finally:
@@ -87,36 +94,7 @@ def _refuse_what_the_norms_miss(model: nn.Module) -> None:
     for name, parameter in trainable(model).items():
         if owners[parameter] > 1:
             raise _refusal(name, "it is tied, and the norm would leave out the cross term")
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding) and module.weight.requires_grad:
-            if module.padding_idx is not None:
-                raise _refusal(f"{name}.weight", "its norm would count the padding row")
-            if module.scale_grad_by_freq:
-                raise _refusal(f"{name}.weight", "scale_grad_by_freq mixes the records of a batch")
-
-
-def _refuse_other_uses(losses: Tensor, parameters: dict[str, nn.Parameter]) -> None:
-    """Compare how often the graph of the losses uses each parameter with what the hooks saw."""
-    used = _uses(losses)
-    for name, parameter in parameters.items():
-        if used[parameter] > getattr(parameter, "_forward_counter", 0):
-            raise _refusal(name, "it is used outside its layer's one call, which the norm misses")
-
-
-def _uses(losses: Tensor) -> Counter[Any]:
-    """How many edges of the autograd graph lead to each leaf."""
-    found = Counter[Any]()
-    seen, waiting = set(), [losses.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        for following, _ in node.next_functions if node else ():
-            leaf = getattr(following, "variable", None)
-            if leaf is not None:
-                found[leaf] += 1
-            elif following not in seen:
-                seen.add(following)
-                waiting.append(following)
-    return found
+    refuse_padding_rows(model, _WHO)
 
 
 def _norms(name: str, parameter: nn.Parameter, losses: Tensor) -> Tensor:
@@ -134,6 +112,4 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
 
 
 def _refusal(name: str, reason: str) -> InputError:
-    return InputError(
-        f"Ghost clipping cannot clip {name!r}: {reason}; choose engine='bookkeeping'."
-    )
+    return refusal(name, reason, _WHO)

@@ -7,9 +7,10 @@ record's gradient. Position embeddings must see (batch, tokens) indices, see
 """
 
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from opacus.grad_sample import GradSampleHooks
@@ -27,8 +28,12 @@ def clipped_gradient_sum(
 ) -> ClippedSum:
     """See `workbench.training.clipped_gradient_sum`; memory grows with batch × parameters."""
     parameters = trainable(model)
+    refuse_padding_rows(model, "Opacus")
     with attached(GradSampleHooks, model), gradients_kept(parameters.values()):
-        record_losses().sum().backward()
+        losses = record_losses()
+        _refuse_other_rows(model, len(losses))
+        refuse_other_uses(losses, parameters, "Opacus")
+        losses.sum().backward()
         records = {name: _record_gradients(name, p) for name, p in parameters.items()}
     norms = torch.stack([_norms(g) for g in records.values()]).norm(dim=0)
     weights = factors(norms)
@@ -42,8 +47,6 @@ def clipped_gradient_sum(
 @contextmanager
 def attached(hooks_of: type[Hooks], model: nn.Module) -> Iterator[Hooks]:
     """Opacus's hooks, on the model for one call only, so that evaluation never pays for them."""
-    if not model.training:
-        raise InputError("The model is in evaluation mode; call model.train() before clipping.")
     _expect_token_inputs()
     try:
         hooks = hooks_of(model, loss_reduction="sum")
@@ -73,6 +76,60 @@ def gradients_kept(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     finally:
         for parameter, gradient in kept:
             parameter.grad = gradient
+
+
+def _refuse_other_rows(model: nn.Module, batch: int) -> None:
+    """Refuse layers that were called on rows which are not the records.
+
+    Opacus takes every first dimension for the records, also that of positions, which may be as many
+    by chance.
+    """
+    for name, module in model.named_modules():
+        for inputs in getattr(module, "activations", ()):
+            if len(inputs[0]) != batch or (batch > 1 and inputs[0].ndim < 2):
+                raise refusal(
+                    name, f"it was called on {tuple(inputs[0].shape)}, not on {batch} records"
+                )
+
+
+def refuse_padding_rows(model: nn.Module, who: str) -> None:
+    """Refuse embeddings whose padding row has no gradient, which Opacus would count."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and module.weight.requires_grad:
+            if module.padding_idx is not None:
+                raise refusal(f"{name}.weight", "its norm would count the padding row", who)
+            if module.scale_grad_by_freq:
+                reason = "scale_grad_by_freq mixes the records of a batch"
+                raise refusal(f"{name}.weight", reason, who)
+
+
+def refuse_other_uses(losses: Tensor, parameters: dict[str, nn.Parameter], who: str) -> None:
+    """Compare how often the graph of the losses uses each parameter with what the hooks saw."""
+    used = _uses(losses)
+    for name, parameter in parameters.items():
+        if used[parameter] > getattr(parameter, "_forward_counter", 0):
+            raise refusal(name, "it is used outside its layer's call, which the norm misses", who)
+
+
+def _uses(losses: Tensor) -> Counter[Any]:
+    """How many edges of the autograd graph lead to each leaf."""
+    found = Counter[Any]()
+    seen, waiting = set(), [losses.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        for following, _ in node.next_functions if node else ():
+            leaf = getattr(following, "variable", None)
+            if leaf is not None:
+                found[leaf] += 1
+            elif following not in seen:
+                seen.add(following)
+                waiting.append(following)
+    return found
+
+
+def refusal(name: str, reason: str, who: str = "Opacus") -> InputError:
+    """The error that names what cannot be clipped."""
+    return InputError(f"{who} cannot clip {name!r}: {reason}; choose engine='bookkeeping'.")
 
 
 def _expect_token_inputs() -> None:

@@ -132,13 +132,19 @@ class Trial:
 
 
 def two_sums(gradient: Tensor, batch: int) -> Tensor:
-    """The sum of a record's numbers and of their sizes, float64, (2, batch)."""
-    sums = gradient.new_empty(2, batch, dtype=torch.float64)
+    """The sum of a record's numbers and of their sizes, (2, batch), float64 where there is any."""
+    dtype = widest(gradient.device)
+    sums = gradient.new_empty(2, batch, dtype=dtype)
     # One by one, because in float64 all records together would take twice the gradient's memory.
     for place, record in enumerate(gradient.unflatten(0, (batch, -1))):
-        sums[0, place] = record.sum(dtype=torch.float64)
-        sums[1, place] = vector_norm(record, 1, dtype=torch.float64)
+        sums[0, place] = record.sum(dtype=dtype)
+        sums[1, place] = vector_norm(record, 1, dtype=dtype)
     return sums
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """Float64, which Apple's GPUs lack."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 class Recorder:
@@ -183,7 +189,8 @@ class Recorder:
         """Try out which rows each loss reaches; the graph is kept for `backward`."""
         generator = torch.Generator().manual_seed(self.habits.passes)
         powers = torch.randperm(len(losses), generator=generator) % 16 - 8
-        trial = Trial(torch.exp2(powers.double()).to(losses.device), [])
+        weights = torch.exp2(powers.to(widest(losses.device)))
+        trial = Trial(weights.to(losses.device), [])
         self._arrived = lambda _, gradient: trial.arrivals.append(two_sums(gradient, len(losses)))
         (losses * trial.weights.to(losses.dtype)).sum().backward(retain_graph=True)
         return trial

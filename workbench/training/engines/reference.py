@@ -6,7 +6,13 @@ Nothing here is clever, so that it can be the measure of every other engine in t
 import torch
 from torch import nn
 
-from workbench.training.clipping import ClippedSum, Factors, RecordLosses, trainable
+from workbench.training.clipping import (
+    ClippedSum,
+    Factors,
+    RecordLosses,
+    trainable,
+    warn_of_unused,
+)
 
 
 def clipped_gradient_sum(
@@ -17,17 +23,21 @@ def clipped_gradient_sum(
     gradients = {name: torch.zeros_like(p) for name, p in parameters.items()}
     losses = record_losses()
     norms = torch.zeros_like(losses.detach())
+    unused = set(parameters)
     for index, loss in enumerate(losses):
         record = torch.autograd.grad(
             loss,
             list(parameters.values()),
             retain_graph=True,
             allow_unused=True,
-            materialize_grads=True,
         )
-        norm = torch.sqrt(sum((g.square().sum() for g in record), torch.zeros_like(loss)))
+        own = {name: g for name, g in zip(parameters, record, strict=True) if g is not None}
+        norm = torch.sqrt(sum((g.square().sum() for g in own.values()), torch.zeros_like(loss)))
         norms[index] = norm.detach()
         (weight,) = factors(norms[index : index + 1])
-        for total, gradient in zip(gradients.values(), record, strict=True):
-            total += weight * gradient
+        for name, gradient in own.items():
+            gradients[name] += weight * gradient
+        unused -= own.keys()
+    if len(losses):
+        warn_of_unused(name for name in parameters if name in unused)
     return ClippedSum(gradients, norms)
