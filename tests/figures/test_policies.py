@@ -20,7 +20,7 @@ def test_intervals_and_the_articles_line() -> None:
     assert trace.error_x.array[0] == pytest.approx(2.0)
     assert trace.error_x.arrayminus[0] == pytest.approx(3.0)
     assert [shape.x0 for shape in drawn.layout.shapes] == [0, 15.8]
-    assert drawn.layout.annotations[0].text == "the article: up to 15.8 %, of what it does not say"
+    assert drawn.layout.annotations[0].text == "the article: up to 15.8 %"
     low, high = drawn.layout.xaxis.range
     assert low < 0
     assert high > 15.8

@@ -225,7 +225,7 @@ def test_patience_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGALRM)
     try:
         answering.limit_time()
-        with pytest.raises(InputError, match="takes longer than 1 s; choose fewer steps"):
+        with pytest.raises(InputError, match="took longer than 1 s; choose fewer steps"):
             list(stepwise(5.0))
     finally:
         signal.alarm(0)

@@ -127,7 +127,10 @@ def test_what_cannot_be_certified_is_said(alone: tuple[Explorer, Unanswered]) ->
     panel, asked = alone
     eventually(lambda: asked.questions)
     asked.questions[-1][1](ValueError("It would take hours."))
-    assert "<b>Not certified:</b> It would take hours." in status(panel)
+    assert (
+        "<b>Not certified:</b> The accounting stopped with ValueError: It would take hours."
+        in status(panel)
+    )
     assert 'data-state="preview"' in panel.view.cards.value
 
 

@@ -53,6 +53,6 @@ def policies_figure(gains: pd.DataFrame, *, article_gain: float, height: int = 2
     return built.add_vline(
         article_gain,
         line={"color": ORANGE, "width": 2, "dash": "dash"},
-        annotation_text=f"the article: up to {article_gain:g} %, of what it does not say",
+        annotation_text=f"the article: up to {article_gain:g} %",
         annotation_position="top left",
     )
