@@ -21,7 +21,7 @@ BASE = RunConfig().with_changes(
         "runtime.device": "cpu",
     }
 )
-RATES = (0.005, 0.01, 0.02)
+RATES = (0.005, 0.01, 0.02, 0.04)
 
 
 def main() -> None:

@@ -135,6 +135,8 @@ def test_changes_are_validated_and_leave_the_original_alone() -> None:
         ({"training.expected_batch_size": 0}, "training.expected_batch_size"),
         ({"runtime.device": "tpu"}, "runtime.device"),
         ({"privacy.sigma": 1.0}, "privacy.sigma"),
+        ({"privacey.delta": 0.1}, "privacey.delta is no field"),
+        ({"seed.delta": 0.1}, "seed.delta is no field"),
         ({"runtime.physical_batch_size": "large"}, "runtime.physical_batch_size is 'large'"),
         ({"privacy.max_grad_norm": 1e300}, "privacy.max_grad_norm is 1e+300"),
         ({"training.learning_rate": 1e300}, "training.learning_rate is 1e+300"),

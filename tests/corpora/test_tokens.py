@@ -40,6 +40,14 @@ def test_padding_is_ignored_and_nothing_else_is(tokenizer) -> None:
     assert (encoded.tokens[~kept] == tokenizer.pad_token_id).all()
 
 
+def test_what_was_encoded_cannot_be_changed(tokenizer) -> None:
+    """Runs of one process share it."""
+    encoded = encode(tokenizer, ["public"], record_tokens=8)
+    for array in (encoded.tokens, encoded.labels):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0, 0] = 0
+
+
 def test_a_long_record_is_cut_and_counted(tokenizer) -> None:
     encoded = encode(tokenizer, ["public", "text " * 100], record_tokens=8)
     assert encoded.tokens.shape == (2, 8)

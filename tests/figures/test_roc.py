@@ -34,7 +34,7 @@ def test_log_log_shows_rates_from_a_millionth_and_linear_the_whole_square() -> N
     assert (linear["yaxis"]["type"], linear["yaxis"]["range"]) == ("linear", [0, 1.02])
     layout: Any = roc_figure(BOUNDS, log=False).layout
     assert layout.xaxis.type == "linear"
-    assert layout.yaxis.title.text == "true positive rate, at most"
+    assert layout.yaxis.title.text == "true positive rate"
 
 
 def test_curves_differ_in_dash_as_well_as_in_colour() -> None:

@@ -170,7 +170,7 @@ def test_a_run_folder_that_cannot_be_written_is_told(panel: Trainer, folder: Pat
     panel.form.box.children[-1].value = "file/run"
     panel.controls.start.click()
     eventually(lambda: state(panel) == "failed")
-    assert "Cannot write the run folder" in panel.message.value
+    assert f"Cannot write the run folder {folder / 'file' / 'run'}" in panel.message.value
     panel.form.box.children[-1].value = "file"
     panel.controls.start.click()
     assert state(panel) == "refused"

@@ -287,3 +287,17 @@ def test_a_guarantee_is_never_rounded_down(value: float, shown: float) -> None:
 )
 def test_a_guarantee_in_words_is_rounded_up_too(epsilon: float, text: str) -> None:
     assert str(Guarantee(epsilon, 1e-5, "pld")).startswith(f"ε = {text} at δ = 1e-05 (PLD")
+
+
+def test_what_opacus_cannot_follow_is_refused_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its own sanity checks raise; a run must not find that out after its first step."""
+
+    def fails(*_: object, **__: object) -> float:
+        raise RuntimeError("Discrete mean differs significantly\nfrom continuous mean.")
+
+    monkeypatch.setattr("opacus.accountants.PRVAccountant.get_epsilon", fails)
+    with pytest.raises(InputError, match=r"cannot follow these steps .*; choose 'pld'") as refusal:
+        privacy.epsilon(1.0, 0.01, 100, 1e-5, accountant="prv")
+    assert "\n" not in str(refusal.value)

@@ -14,7 +14,7 @@ from workbench.errors import InputError
 from workbench.training.clipping import clipped_gradient_sum
 from workbench.training.engines import recorder
 
-from .decoders import FORMS, decoder, error, flat, force, losses
+from .decoders import FAMILIES, FORMS, decoder, error, flat, force, losses
 
 BATCH, TOKENS, WIDTH = 4, 8, 6
 
@@ -391,12 +391,20 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", ["rolled", "pooled norm", "experts by hand"])
-def test_strangers_are_seen_without_float64_as_well(
-    monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+@pytest.fixture
+def without_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     """Apple's GPUs have none; scaled by powers of two, float32 sums round alike."""
     monkeypatch.setattr(recorder, "widest", lambda _: torch.float32)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_records_are_told_apart_without_float64(without_float64: None, family: str) -> None:
+    model = decoder(family)
+    assert error(model, losses(model)) <= 1e-5
+
+
+@pytest.mark.parametrize("kind", ["rolled", "pooled norm", "experts by hand"])
+def test_strangers_are_seen_without_float64_as_well(without_float64: None, kind: str) -> None:
     build, message = REFUSED[kind]
     model = nn.Sequential(nn.Linear(WIDTH, WIDTH), build())
     with pytest.raises(InputError, match=message):

@@ -168,11 +168,16 @@ def test_a_cut_ledger_is_refused(long: RunConfig, tmp_path: Path) -> None:
     _stopped(long, tmp_path / "run", after=4)
     path = tmp_path / "run" / "ledger.jsonl"
     path.write_text("".join(path.read_text("utf-8").splitlines(keepends=True)[:-1]), "utf-8")
-    for says in ("does not end where", "the ledger was cut"):
-        for look in (training.resume, training.verify):
-            with pytest.raises(InputError, match=says):
-                look(tmp_path / "run")
-        _forget_the_end(tmp_path / "run")
+    _refused(tmp_path / "run", "does not end where")
+    _forget_the_end(tmp_path / "run")
+    _refused(tmp_path / "run", "the ledger was cut")
+
+
+def _refused(run_dir: Path, says: str) -> None:
+    """Neither gone on with nor vouched for."""
+    for look in (training.resume, training.verify):
+        with pytest.raises(InputError, match=says):
+            look(run_dir)
 
 
 def _forget_the_end(run_dir: Path) -> None:
@@ -297,7 +302,7 @@ def test_a_ledger_that_grew_while_it_was_read_is_refused(
     def meanwhile(config: RunConfig) -> Any:
         path = tmp_path / "run" / "ledger.jsonl"
         head = read(path).head
-        with Ledger.resumed(path, step=4, recorded=4, same_noise=True, head=head) as other:
+        with Ledger.resumed(path, recorded=4, same_noise=True, head=head) as other:
             other.record_step(noise_multiplier=0.8, sample_rate=0.5, max_grad_norm=1.0)
         return prepared(config)
 
@@ -323,7 +328,7 @@ def test_two_processes_do_not_write_one_run(long: RunConfig, tmp_path: Path) -> 
     holder = (
         "import sys; from pathlib import Path; from workbench.training.ledger import Ledger, read\n"
         "path = Path(sys.argv[1]); head = read(path).head\n"
-        "with Ledger.resumed(path, step=4, recorded=4, same_noise=True, head=head):\n"
+        "with Ledger.resumed(path, recorded=4, same_noise=True, head=head):\n"
         "    print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
@@ -347,7 +352,7 @@ def test_another_step_in_the_place_of_a_recorded_one_is_noticed(
     _stopped(long, tmp_path / "run", after=4)
     path = tmp_path / "run" / "ledger.jsonl"
     with (
-        Ledger.resumed(path, step=3, recorded=3, same_noise=True, head=read(path).head) as ledger,
+        Ledger.resumed(path, recorded=3, same_noise=True, head=read(path).head) as ledger,
         pytest.raises(InputError, match=r"noise_multiplier 0\.1.* but the ledger has it with"),
     ):
         ledger.record_step(noise_multiplier=0.1, sample_rate=0.5, max_grad_norm=1.0)
@@ -381,9 +386,7 @@ def test_weights_that_are_not_the_saved_ones_are_noticed(long: RunConfig, tmp_pa
     assert mine is not None
     assert others is not None
     shutil.copy(others / "model.safetensors", mine / "model.safetensors")
-    for look in (training.verify, training.resume):
-        with pytest.raises(InputError, match="not those that were saved there"):
-            look(tmp_path / "run")
+    _refused(tmp_path / "run", "not those that were saved there")
 
 
 def test_a_ledger_cut_after_its_run_ended_does_not_go_on(
@@ -393,9 +396,7 @@ def test_a_ledger_cut_after_its_run_ended_does_not_go_on(
     _crashed(long, tmp_path / "run", monkeypatch, at=5)
     path = tmp_path / "run" / "ledger.jsonl"
     path.write_text("".join(path.read_text("utf-8").splitlines(keepends=True)[:-2]), "utf-8")
-    for look in (training.verify, training.resume):
-        with pytest.raises(InputError, match="does not end where"):
-            look(tmp_path / "run")
+    _refused(tmp_path / "run", "does not end where")
 
 
 def test_a_kill_as_a_run_goes_on_leaves_no_false_alarm(
@@ -405,11 +406,11 @@ def test_a_kill_as_a_run_goes_on_leaves_no_false_alarm(
     _stopped(long, tmp_path / "run", after=4)
     real = Ledger.go_on
 
-    def before(_: Ledger) -> NoReturn:
+    def before(_: Ledger, **__: Any) -> NoReturn:
         raise KeyboardInterrupt
 
-    def after(ledger: Ledger) -> NoReturn:
-        real(ledger)
+    def after(ledger: Ledger, **said: Any) -> NoReturn:
+        real(ledger, **said)
         raise KeyboardInterrupt
 
     for killed in (before, after):
@@ -450,9 +451,27 @@ def test_a_run_is_saved_by_the_clock_where_evaluations_are_rare(
         checkpoint = training.read_run(tmp_path / "run").checkpoint
         saved.append((report.step, checkpoint and checkpoint.name))
 
-    rare = long.with_changes({"training.evaluate_every": 7, "training.steps": 3})
-    training.train(rare, run_dir=tmp_path / "run", on_step=look)
-    assert saved == [(n, f"step-{n:06d}") for n in range(4)]
+    rare = long.with_changes({"training.evaluate_every": 9, "training.steps": 8})
+    stop = threading.Event()
+    training.train(
+        rare,
+        run_dir=tmp_path / "run",
+        stop=stop,
+        on_step=lambda report: look(report) or (stop.set() if report.step == 3 else None),
+    )
+    training.resume(tmp_path / "run", on_step=look)
+    assert saved == [(n, f"step-{n:06d}") for n in range(9)]
+
+
+def test_what_is_no_checkpoint_and_no_table_is_passed_over(long: RunConfig, tmp_path: Path) -> None:
+    """A copy made by hand; a table that a power cut has emptied, which costs its rows alone."""
+    _stopped(long, tmp_path / "run", after=4)
+    checkpoint = training.read_run(tmp_path / "run").checkpoint
+    assert checkpoint is not None
+    shutil.copytree(checkpoint, checkpoint.with_name(f"{checkpoint.name} (copy)"))
+    (tmp_path / "run" / "metrics.parquet").write_bytes(b"")
+    assert training.read_run(tmp_path / "run").checkpoint == checkpoint
+    assert training.resume(tmp_path / "run").steps == 7
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:

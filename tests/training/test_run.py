@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from workbench import privacy, training
 from workbench.config import RunConfig
 from workbench.errors import InputError
-from workbench.training import RunResult, StepReport, prepare, session, step
+from workbench.training import RunResult, StepReport, models, prepare, session, step
 from workbench.training.ledger import Terms, read
 from workbench.training.randomness import Randomness
 from workbench.training.report import perplexity
@@ -361,6 +361,33 @@ def test_a_run_whose_accounting_fails_says_so(
         training.train(config, run_dir=tmp_path / "run")
     summary = training.read_run(tmp_path / "run").summary
     assert (summary["state"], summary["guarantee"]) == ("failed", None)
+
+
+@pytest.mark.parametrize(("precision", "forward"), [("float32", "ieee"), ("tf32", "tf32")])
+def test_what_the_process_has_set_reaches_no_sum(
+    config: RunConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    forward: str,
+) -> None:
+    """TF32 keeps ten bits; norms and sums in it would disagree. Read on any machine."""
+    matmul, seen = torch.backends.cuda.matmul, list[tuple[str, Any]]()
+    losses, summed = models.record_losses, step.clipped_gradient_sum
+
+    def noted(name: str, real: Any) -> Any:
+        return lambda *a, **k: seen.append((name, matmul.fp32_precision)) or real(*a, **k)
+
+    monkeypatch.setattr(models, "record_losses", noted("forward", losses))
+    monkeypatch.setattr(step, "clipped_gradient_sum", noted("sum", summed))
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "tf32"
+    try:
+        _run(config, tmp_path / "run", runtime__precision=precision)
+        assert matmul.fp32_precision == "tf32"
+    finally:
+        matmul.fp32_precision = before
+    assert set(seen) == {("forward", forward), ("sum", "ieee")}
 
 
 def test_apples_gpu_is_taken_only_where_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,7 @@ def roc_figure(
         shared_layout(
             height=height,
             xaxis=axis("false positive rate"),
-            yaxis=axis("true positive rate, at most"),
+            yaxis=axis("true positive rate"),
             **LEGEND,
         ),
     )

@@ -13,7 +13,7 @@ from workbench.errors import InputError, sentence
 from workbench.figures.live import LiveFigure
 from workbench.figures.schedule import schedule_figure, schedule_traces
 from workbench.panels.background import Background
-from workbench.panels.controls import STYLE, Knob, status_html, status_line
+from workbench.panels.controls import DELTA, STYLE, Knob, status_html, status_line
 from workbench.panels.readouts import written_reading
 from workbench.panels.settling import Settling
 from workbench.privacy import Guarantee
@@ -30,14 +30,7 @@ _KNOBS = (
     ("batch_end", "B at the end", "Expected batch of the last stage.", 1, 1e6, True),
     ("dataset_size", "Records N", "Records in the training set.", 10, 1e9, True),
     ("steps", "Steps T", "Optimizer steps of the whole run.", 1, 1e5, True),
-    (
-        "delta",
-        "δ",
-        "Probability that may escape the bound; keep it far below 1/N.",
-        1e-12,
-        1e-2,
-        False,
-    ),
+    ("delta", "δ", DELTA, 1e-12, 1e-2, False),
 )
 
 

@@ -22,6 +22,7 @@ from workbench.figures.live import LiveFigure
 _THOUSANDS = re.compile(r"(?<=\d)[, ](?=\d{3}(?!\d))")  # 19,000 but not 1,5
 _TICK = 0.01  # in decades: an arrow key moves a slider by 2.3 %
 _ASSETS = Path(__file__).parent / "assets"
+DELTA = "Probability that may escape the bound; keep it far below 1/N."
 STYLE = f"<style>{(_ASSETS / 'style.css').read_text(encoding='utf-8')}</style>"
 
 

@@ -136,7 +136,7 @@ class Explorer(widgets.VBox):
 
     def _not_drawn(self, error: Exception) -> None:
         with self._lock:
-            words = f"the picture could not be made ({type(error).__name__}); move a slider."
+            words = sentence(error, what="Drawing")
             self.view.status.value = status_html(words, kind="Not drawn")
 
     def _load(self, point: Point, hold: Hold) -> None:

@@ -19,7 +19,7 @@ from workbench.figures.planes import (
     privacy_traces,
 )
 from workbench.figures.roc import roc_figure, roc_scale, roc_traces
-from workbench.panels.controls import STYLE, CopyBox, Knob, status_line
+from workbench.panels.controls import DELTA, STYLE, CopyBox, Knob, status_line
 from workbench.presets import presets
 from workbench.readings import Hold, Point, Readings
 from workbench.readings.snippets import as_opacus, as_python, as_yaml
@@ -33,14 +33,7 @@ _KNOBS = (
     ("dataset_size", "Records N", "Records in the training set.", 10, 1e11, True),
     ("steps", "Steps T", "Optimizer steps of the whole run.", 1, 1e6, True),
     ("epochs", "Epochs", "Expected passes over the data.", 0.01, 1e4, False),
-    (
-        "delta",
-        "δ",
-        "Probability that may escape the bound; keep it far below 1/N.",
-        1e-12,
-        1e-2,
-        False,
-    ),
+    ("delta", "δ", DELTA, 1e-12, 1e-2, False),
     ("n_params", "Parameters d", "Number of trained weights.", 1e2, 1e12, True),
     (
         "mean_gradient_norm",

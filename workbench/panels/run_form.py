@@ -10,7 +10,7 @@ import ipywidgets as widgets
 from workbench.config import ALTERNATIVES, MODEL_PRESETS, RunConfig
 from workbench.corpora.builtin import CORPORA
 from workbench.errors import InputError
-from workbench.panels.controls import number, written
+from workbench.panels.controls import DELTA, number, written
 
 
 class _Field(NamedTuple):
@@ -29,7 +29,7 @@ _MAIN = {
         "or target ε", "The budget; σ is then the smallest that keeps it."
     ),
     "privacy.max_grad_norm": _Field("Clip norm C", "The largest norm one record may add."),
-    "privacy.delta": _Field("δ", "Probability that may escape the bound; keep it far below 1/N."),
+    "privacy.delta": _Field("δ", DELTA),
     "training.steps": _Field("Steps T", "Optimizer steps of the whole run.", whole=True),
     "training.epochs": _Field("or epochs", "Expected passes over the data."),
     "training.expected_batch_size": _Field("Batch B", "Records expected in one step.", whole=True),

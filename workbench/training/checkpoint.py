@@ -66,7 +66,7 @@ def save(
     partial = folder / f".{final.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     with no_progress_bars():
-        model.save_pretrained(partial)
+        model.save_pretrained(partial, max_shard_size="1000TB")  # in one file
     tokenizer.save_pretrained(partial)
     tensors, scalars = _parted(optimizer.state_dict()["state"])
     drawn = randomness.state()
@@ -77,8 +77,8 @@ def save(
         "position": asdict(position),
         "optimizer": scalars,
         "sampling": None if drawn is None else drawn[0],
+        "weights_sha256": sha256(partial / WEIGHTS),
     }
-    state["weights_sha256"] = sha256(partial / WEIGHTS)
     (partial / STATE).write_text(json.dumps(state, indent=2), encoding="utf-8")
     _synced(partial)
     older = checkpoints(folder)

@@ -58,7 +58,8 @@ def clipped_gradient_sum(
             ``reference`` (one record at a time).
         normalised: scale every record to about C, the small ones too.
 
-    A parameter that no loss depends on has a sum of zeros and is named in a warning. Raises
+    A parameter that no loss depends on has a sum of zeros and is named in a warning; Opacus's
+    engines refuse it. Raises
     `InputError` for an unknown engine, a C that is not above 0, a model in evaluation mode or one
     that the engine cannot treat, and `FloatingPointError` if a record's gradient is not finite.
     """

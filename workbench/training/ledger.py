@@ -75,19 +75,18 @@ class Ledger:
         self._head = _GENESIS
         self._steps = 0
         self._repeated: list[_Step] = []
-        self._session: Mapping[str, Any] = {"terms": vars(terms)}
-        self._append(self._session)
+        self._append({"terms": vars(terms)})
 
     @classmethod
-    def resumed(cls, path: Path, *, step: int, recorded: int, same_noise: bool, head: str) -> Self:
-        """Go on with the ledger at ``path`` for a run whose weights have taken ``step`` steps.
+    def resumed(cls, path: Path, *, recorded: int, same_noise: bool, head: str) -> Self:
+        """Go on with the ledger at ``path``, in which nothing is written before `go_on`.
 
         ``recorded`` is how many lines of steps the ledger had when those weights were saved. What
         it holds beyond was prepared for weights that were lost. Where their batches and noise are
         drawn again alike (``same_noise``) these steps are the same releases and are not counted
         twice; with new noise they are, because both may have been seen. ``head`` is that of the
-        ledger which all of this was worked out from. Nothing is written before `go_on`. Raises
-        `InputError` if the ledger does not hold, has another head by now, or is in use.
+        ledger which all of this was worked out from. Raises `InputError` if the ledger does not
+        hold, has another head by now, or is in use.
         """
         ledger = cls.__new__(cls)
         ledger._file = path.open("r+", encoding="utf-8")
@@ -103,12 +102,11 @@ class Ledger:
         ledger._file.seek(0, os.SEEK_END)
         ledger._head, ledger._steps = record.head, record.steps
         ledger._repeated = list(record.every_step[recorded:]) if same_noise else []
-        ledger._session = {"resumed_at": step, "same_noise": same_noise}
         return ledger
 
-    def go_on(self) -> None:
-        """Write that the run goes on; before that, what stands beside a resumed ledger holds."""
-        self._append(self._session)
+    def go_on(self, *, step: int, same_noise: bool) -> None:
+        """Write that the run goes on, with weights that have taken ``step`` steps."""
+        self._append({"resumed_at": step, "same_noise": same_noise})
 
     def record_step(
         self, *, noise_multiplier: float, sample_rate: float, max_grad_norm: float

@@ -66,14 +66,13 @@ def resume(
         run.folder = RunFolder.resumed(record, step=run.position.step)
         run.ledger = Ledger.resumed(
             record.path / LEDGER,
-            step=run.position.step,
             recorded=run.position.recorded,
             same_noise=run.same_noise,
             head=record.ledger.head,
         )
         with run.ledger:
             run.folder.write_summary(run.summary())  # the old one names the old end of the ledger
-            run.ledger.go_on()
+            run.ledger.go_on(step=run.position.step, same_noise=run.same_noise)
             return run.to_the_end(on_step, stop)
 
 

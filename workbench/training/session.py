@@ -52,7 +52,6 @@ class Run:
 
     folder: RunFolder | None = None
     ledger: Ledger | None = None
-    _save_due = math.inf
 
     def __init__(self, config: RunConfig, prepared: Prepared, world: World) -> None:
         self.config, self.prepared, self.world = config, prepared, world
@@ -63,6 +62,7 @@ class Run:
         self.spending = Spending(prepared.terms, prepared.plan)
         self.position = Position(fingerprint=world.joint(fingerprint(config, prepared)))
         self.began, self.clock = datetime.now(UTC), time.perf_counter()
+        self.save_due = self.clock + _SAVE_SECONDS
         self.same_noise = True
 
     def restore(self, record: RunRecord) -> None:
@@ -180,7 +180,7 @@ class Run:
                 replace(self.position, ledger_head=self.ledger.head),
             )
             now = time.perf_counter()
-            self._save_due = now + max(_SAVE_SECONDS, (now - began) / _SAVE_SHARE)
+            self.save_due = now + max(_SAVE_SECONDS, (now - began) / _SAVE_SHARE)
 
     def _write_sample(self, when: str) -> None:
         model, tokenizer = self.prepared.model, self.prepared.tokenizer
@@ -192,7 +192,7 @@ class Run:
         if self.folder is not None:
             # A kill between the two costs a row that is told again, not one that is missing.
             self.folder.add(report)
-            if save or time.perf_counter() > self._save_due:
+            if save or time.perf_counter() > self.save_due:
                 self._save()
             began = time.perf_counter()
             on_step(report)

@@ -21,6 +21,7 @@ from workbench.errors import InputError
 from workbench.training.clipping import ClippedSum, Factors, RecordLosses, trainable
 
 Hooks = TypeVar("Hooks", bound=GradSampleHooks)
+_WHO = "Opacus"
 
 
 def clipped_gradient_sum(
@@ -28,11 +29,11 @@ def clipped_gradient_sum(
 ) -> ClippedSum:
     """See `workbench.training.clipped_gradient_sum`; memory grows with batch × parameters."""
     parameters = trainable(model)
-    refuse_padding_rows(model, "Opacus")
+    refuse_padding_rows(model)
     with attached(GradSampleHooks, model), gradients_kept(parameters.values()):
         losses = record_losses()
         _refuse_other_rows(model, len(losses))
-        refuse_other_uses(losses, parameters, "Opacus")
+        refuse_other_uses(losses, parameters)
         losses.sum().backward()
         records = {name: _record_gradients(name, p) for name, p in parameters.items()}
     norms = torch.stack([_norms(g) for g in records.values()]).norm(dim=0)
@@ -92,7 +93,7 @@ def _refuse_other_rows(model: nn.Module, batch: int) -> None:
                 )
 
 
-def refuse_padding_rows(model: nn.Module, who: str) -> None:
+def refuse_padding_rows(model: nn.Module, who: str = _WHO) -> None:
     """Refuse embeddings whose padding row has no gradient, which Opacus would count."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) and module.weight.requires_grad:
@@ -103,7 +104,7 @@ def refuse_padding_rows(model: nn.Module, who: str) -> None:
                 raise refusal(f"{name}.weight", reason, who)
 
 
-def refuse_other_uses(losses: Tensor, parameters: dict[str, nn.Parameter], who: str) -> None:
+def refuse_other_uses(losses: Tensor, parameters: dict[str, nn.Parameter], who: str = _WHO) -> None:
     """Compare how often the graph of the losses uses each parameter with what the hooks saw."""
     used = _uses(losses)
     for name, parameter in parameters.items():
@@ -127,7 +128,7 @@ def _uses(losses: Tensor) -> Counter[Any]:
     return found
 
 
-def refusal(name: str, reason: str, who: str = "Opacus") -> InputError:
+def refusal(name: str, reason: str, who: str = _WHO) -> InputError:
     """The error that names what cannot be clipped."""
     return InputError(f"{who} cannot clip {name!r}: {reason}; choose engine='bookkeeping'.")
 
