@@ -3,9 +3,10 @@
 That nothing leaves the machine and the console stays clean is what the fixture ``lab`` asserts.
 """
 
+import base64
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -55,6 +56,21 @@ def wait_for_state(lab: LabPage, state: str) -> str:
     return message.inner_text()
 
 
+def comm_messages(lab: LabPage) -> list[bytes]:
+    """What widgets send to the kernel from now on, as it comes."""
+    sent: list[bytes] = []
+
+    def note(frame: dict[str, Any]) -> None:
+        message = base64.b64decode(frame["response"]["payloadData"])
+        if b'"comm_msg"' in message:
+            sent.append(message)
+
+    session = lab.page.context.new_cdp_session(lab.page)
+    session.send("Network.enable")
+    session.on("Network.webSocketFrameSent", note)
+    return sent
+
+
 def test_bad_input_is_answered_and_its_field_marked(trainer: LabPage):
     type_in(trainer, "Noise σ", "lots")
     trainer.page.get_by_text("Noise σ is 'lots' but must be a number").wait_for()
@@ -70,6 +86,7 @@ def test_a_run_is_started_watched_paused_and_cancelled(trainer: LabPage):
     page = trainer.page
     type_in(trainer, "Batch B", "64")
     page.get_by_text("q = 64/").wait_for()
+    told_to_the_kernel = comm_messages(trainer)
     button(trainer, "Start").click()
     wait_for_state(trainer, "running")
     trainer.wait_for(f"{KERNEL}.status === 'idle'")  # and so free for other cells
@@ -85,6 +102,10 @@ def test_a_run_is_started_watched_paused_and_cancelled(trainer: LabPage):
     assert re.search(r"Cancelled after \d+ of 300 steps", ending)
     assert re.search(r"Spent: ε = [\d.]+ at δ = 1e-05 \(PLD, poisson sampling, add", ending)
     page.get_by_text("The model writes, after training").wait_for()
+    assert len(told_to_the_kernel) == 4, "only buttons speak; a redraw has no answer"
+    shown = "[...document.querySelectorAll('.js-plotly-plot')].map(p => p.layout.yaxis.range)"
+    *_, speed = page.evaluate(shown)
+    assert speed[1] > 100, "a range that moved along with the run: tokens a second"
     trainer.screenshot("trainer")
 
 

@@ -56,13 +56,13 @@ def test_axes_are_logarithmic_and_say_that_epsilon_is_a_preview() -> None:
 
 def test_nothing_finer_than_the_previews_error_is_shown() -> None:
     curve = BudgetCurve(np.array([1.0, 1000.0]), np.array([1e-7, 0.003]))
-    assert budget_ranges(curve, 8.0)["yaxis_range"] == [-2, 1]
-    assert budget_ranges(curve, 1e-4)["yaxis_range"] == [-2, 0]
+    assert budget_ranges(curve, 8.0)["yaxis.range"] == [-2, 1]
+    assert budget_ranges(curve, 1e-4)["yaxis.range"] == [-2, 0]
 
 
 def test_an_unknown_curve_still_shows_the_target() -> None:
     unknown = BudgetCurve(CURVE.steps, np.full(CURVE.steps.shape, math.nan))
-    assert budget_ranges(unknown, 8.0)["yaxis_range"] == [0, 1]
-    low, high = budget_ranges(CURVE, 300.0)["yaxis_range"]
+    assert budget_ranges(unknown, 8.0)["yaxis.range"] == [0, 1]
+    low, high = budget_ranges(CURVE, 300.0)["yaxis.range"]
     assert 10**low <= CURVE.epsilon.min()
     assert 10**high >= 300

@@ -1,10 +1,14 @@
 """A figure on a panel: true after a reload, one message a redraw, and no upload button."""
 
+import base64
+import json
 import threading
 from typing import Any
 
 import numpy as np
+import pytest
 
+from workbench.figures import live as live_module
 from workbench.figures.live import LiveFigure
 from workbench.figures.theme import axis, figure, layout
 
@@ -15,12 +19,16 @@ def live() -> LiveFigure:
 
 
 def traces(shown: LiveFigure) -> dict[str, Any]:
-    data: Any = shown.data
+    data: Any = shown.figure.data
     return {trace.name: trace for trace in data}
 
 
+def numbers(written: dict[str, str]) -> list[float]:
+    return np.frombuffer(base64.b64decode(written["bdata"]), written["dtype"]).tolist()
+
+
 def test_the_upload_button_is_off() -> None:
-    assert live()._config["showSendToCloud"] is False
+    assert live().config["showSendToCloud"] is False
 
 
 def test_a_redraw_changes_traces_by_name_and_leaves_the_rest() -> None:
@@ -30,21 +38,57 @@ def test_a_redraw_changes_traces_by_name_and_leaves_the_rest() -> None:
     assert list(by_name["a"].y) == [1, 1, 1]
     assert list(by_name["a"].x) == [0, 1, 2]
     assert list(by_name["b"].y) == [1]
-    assert shown.layout["height"] == 300
+    assert shown.figure.layout["height"] == 300
 
 
-def test_a_redraw_is_one_message() -> None:
+def test_a_redraw_is_one_message_of_what_changes_and_only_to_a_page_that_listens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     shown, sent = live(), []
-    shown.observe(lambda change: sent.append(change["new"]), names="_py2js_update")
-    shown.redraw({"a": {"y": np.ones(3)}, "b": {"y": [2.0]}}, {"height": 300})
-    assert len([message for message in sent if message]) == 1
+    monkeypatch.setattr(shown, "send", lambda message: sent.append(json.loads(message)))
+    shown.redraw({"a": {"y": np.ones(3)}})
+    assert sent == []
+    shown._handle_custom_msg("listening", [])
+    changed = {"y": [2.0, np.nan], "line": {"color": "red"}}
+    shown.redraw({"b": changed}, {"xaxis": {"range": (0, np.float64(1))}})
+    whole, change = sent
+    assert [trace["name"] for trace in whole["whole"]["data"]] == ["a", "b"]
+    assert numbers(whole["whole"]["data"][0]["y"]) == [1, 1, 1]
+    assert change == {
+        "traces": {"b": {"y": [2, None], "line.color": "red"}},
+        "layout": {"xaxis.range": [0, 1]},
+    }
 
 
-def test_a_reloaded_page_gets_what_is_shown_now() -> None:
-    shown = live()
-    shown.redraw({"a": {"y": np.full(3, 7.0)}})
-    sent = shown.get_state()["_widget_data"][0]["y"]
-    assert list(np.frombuffer(sent["buffer"], dtype=sent["dtype"])) == [7, 7, 7]
+def test_numbers_in_bulk_arrive_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, sent = live(), []
+    shown._handle_custom_msg("listening", [])
+    monkeypatch.setattr(shown, "send", lambda message: sent.append(json.loads(message)))
+    shown.redraw({"a": {"y": np.array([0.1, np.nan, 3])}, "b": {"y": np.array([], float)}})
+    (change,) = sent
+    np.testing.assert_array_equal(numbers(change["traces"]["a"]["y"]), [0.1, np.nan, 3])
+    assert change["traces"]["b"]["y"] == []
+
+
+def test_every_page_that_comes_gets_what_is_shown_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, sent = live(), []
+    monkeypatch.setattr(shown, "send", lambda message: sent.append(json.loads(message)))
+    for value in (7.0, 8.0):
+        shown.redraw({"a": {"y": np.full(3, value)}})
+        shown._handle_custom_msg("listening", [])
+        assert numbers(sent[-1]["whole"]["data"][0]["y"]) == [value] * 3
+
+
+def test_the_code_is_sent_once_and_again_after_all_widgets_were_closed() -> None:
+    live()
+    first = live_module._Code._sent
+    live()
+    assert live_module._Code._sent is first
+    assert first is not None
+    assert "Plotly" in first._esm
+    first.close()
+    live()
+    assert live_module._Code._sent is not first
 
 
 def test_redraws_from_many_threads_leave_traces_whole() -> None:

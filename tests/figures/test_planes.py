@@ -125,9 +125,9 @@ def test_a_held_curve_is_drawn_on_both_panes() -> None:
 def test_ranges_are_those_of_the_plane() -> None:
     plane = reading.privacy_plane(LAPTOP)
     ranges = axis_ranges(plane)
-    np.testing.assert_allclose(ranges["xaxis_range"], np.log10([1, 18_792]))
-    np.testing.assert_allclose(ranges["yaxis_range"], np.log10([0.3, 30]))
-    assert ranges["xaxis_range"] == ranges["xaxis2_range"]
+    np.testing.assert_allclose(ranges["xaxis.range"], np.log10([1, 18_792]))
+    np.testing.assert_allclose(ranges["yaxis.range"], np.log10([0.3, 30]))
+    assert ranges["xaxis.range"] == ranges["xaxis2.range"]
 
 
 def test_a_plane_without_previews_is_empty_but_drawn() -> None:

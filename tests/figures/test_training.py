@@ -1,5 +1,7 @@
 """The pictures of a run: what stands in them is what was measured, and redrawing stays cheap."""
 
+import base64
+import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -64,11 +66,52 @@ def test_a_live_figure_becomes_what_a_still_one_is(
     now = drawn(run)
     live.redraw(now.traces, now.ranges)
     still = now.figure().to_plotly_json()
-    assert [trace["name"] for trace in live.to_plotly_json()["data"]] == [*now.styles]
-    for shown, expected in zip(live.to_plotly_json()["data"], still["data"], strict=True):
+    assert [trace["name"] for trace in live.figure.to_plotly_json()["data"]] == [*now.styles]
+    for shown, expected in zip(live.figure.to_plotly_json()["data"], still["data"], strict=True):
         np.testing.assert_array_equal(shown["x"], expected["x"])
         np.testing.assert_array_equal(shown["y"], expected["y"])
-    assert live.layout["xaxis"]["range"] == now.figure().layout["xaxis"]["range"]
+    assert live.figure.layout["xaxis"]["range"] == now.figure().layout["xaxis"]["range"]
+
+
+@each_picture
+def test_what_a_browser_is_told_makes_the_same_of_it(
+    drawn: Callable[[pd.DataFrame], Picture], monkeypatch: pytest.MonkeyPatch
+):
+    live, sent = LiveFigure(drawn(NOTHING).figure()), []
+    monkeypatch.setattr(live, "send", lambda message: sent.append(read(message)))
+    live._handle_custom_msg("listening", [])
+    now = drawn(metrics(300))
+    live.redraw(now.traces, now.ranges)
+    page, change = sent[0]["whole"], sent[1]
+    for trace in page["data"]:
+        told(trace, change["traces"].get(trace["name"], {}))
+    told(page["layout"], change["layout"])
+    still = read(str(now.figure().to_json()))
+    assert page["data"] == still["data"]
+    still["layout"].setdefault("annotations", [])
+    assert {"annotations": [], **page["layout"]} == still["layout"]
+
+
+def read(message: str) -> dict[str, Any]:
+    """A message with its numbers as plotly.js reads them."""
+
+    def revived(value: dict[str, Any]) -> Any:
+        if "bdata" not in value:
+            return value
+        numbers = np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"])
+        return [None if math.isnan(number) else float(number) for number in numbers]
+
+    return json.loads(message, object_hook=revived)
+
+
+def told(shown: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Change what is at each dotted path, as plotly.js does; it knows no other paths."""
+    for path, value in changes.items():
+        *way, last = path.split(".")
+        place = shown
+        for key in way:
+            place = place.setdefault(key, {})
+        place[last] = value
 
 
 @each_picture
@@ -94,10 +137,10 @@ def test_losses_are_drawn_where_they_were_measured():
     picture = training.learning(metrics(100), steps=300)
     assert picture.traces["held-out"]["x"].tolist() == [0, 25, 50, 75, 100]
     assert picture.traces["held-out"]["y"].tolist() == [6.2, 5.95, 5.7, 5.45, 5.2]
-    assert picture.ranges["xaxis_range"] == [0, 300]
-    low, high = picture.ranges["yaxis_range"]
+    assert picture.ranges["xaxis.range"] == [0, 300]
+    low, high = picture.ranges["yaxis.range"]
     assert low < 5.0 < 6.2 < high
-    assert picture.ranges["yaxis2_range"] == [low, high]  # perplexity is the same axis relabelled
+    assert picture.ranges["yaxis2.range"] == [low, high]  # perplexity is the same axis relabelled
 
 
 def test_axes_move_in_steps():
@@ -109,8 +152,8 @@ def test_axes_move_in_steps():
 
 def test_a_longer_past_run_stretches_the_steps():
     past = {"C": metrics(500)}
-    assert training.learning(metrics(10), steps=300, past=past).ranges["xaxis_range"] == [0, 500]
-    assert training.spending(NOTHING, steps=300, budget=1.0, past=past).ranges["xaxis_range"] == [
+    assert training.learning(metrics(10), steps=300, past=past).ranges["xaxis.range"] == [0, 500]
+    assert training.spending(NOTHING, steps=300, budget=1.0, past=past).ranges["xaxis.range"] == [
         0,
         500,
     ]
@@ -165,8 +208,8 @@ def test_noise_is_shown_beside_its_prediction_with_the_line_at_one():
 
 def test_an_axis_that_starts_at_zero_leaves_room_above():
     picture = training.speed(metrics(10), steps=10)
-    assert picture.ranges["yaxis_range"] == [0, 30_000]
-    assert picture.ranges["yaxis2_range"] == [0, 750]
+    assert picture.ranges["yaxis.range"] == [0, 30_000]
+    assert picture.ranges["yaxis2.range"] == [0, 750]
 
 
 def test_logarithmic_ticks_are_written_out():

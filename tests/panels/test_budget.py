@@ -18,7 +18,7 @@ def budget() -> Iterator[Budget]:
 
 
 def trace(panel: Budget, name: str) -> Any:
-    drawn: Any = panel.figure.data
+    drawn: Any = panel.figure.figure.data
     return next(trace for trace in drawn if trace.name == name)
 
 

@@ -133,4 +133,4 @@ def test_a_framed_figure_has_no_upload_button() -> None:
     import plotly.graph_objects as go
 
     *_, figure = framed(go.Figure()).children
-    assert figure._config["showSendToCloud"] is False
+    assert figure.config["showSendToCloud"] is False

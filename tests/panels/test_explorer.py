@@ -64,7 +64,7 @@ def status(panel: Explorer) -> str:
 
 
 def trace(figure: Any, name: str) -> Any:
-    return next(trace for trace in figure.data if trace.name == name)
+    return next(trace for trace in figure.figure.data if trace.name == name)
 
 
 def certified(panel: Explorer) -> float:

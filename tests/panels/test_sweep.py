@@ -62,7 +62,7 @@ def ended(sweeper: Sweeper, text: str) -> None:
 
 
 def lines_drawn(sweeper: Sweeper) -> int:
-    (cells,) = cast(Any, sweeper.picture.data)
+    (cells,) = cast(Any, sweeper.picture.figure.data)
     assert cells.type == "parcoords"
     return len(cells.line.color)
 

@@ -12,6 +12,7 @@ from workbench import training
 from workbench.config import RunConfig
 from workbench.errors import InputError
 from workbench.panels.trainer import Trainer
+from workbench.privacy import written_epsilon
 
 pytestmark = pytest.mark.usefixtures("no_run_left_behind")
 
@@ -42,7 +43,7 @@ def state(panel: Trainer) -> str:
 
 
 def trace(panel: Trainer, picture: str, name: str) -> Any:
-    drawn: Any = panel.pictures.figures[picture].data
+    drawn: Any = panel.pictures.figures[picture].figure.data
     return next(trace for trace in drawn if trace.name == name)
 
 
@@ -161,7 +162,7 @@ def test_settings_that_no_run_can_have_are_refused_where_they_stand(
 
 
 def test_an_accountant_that_fails_says_what_to_choose_instead(panel: Trainer):
-    panel._projected(OverflowError("too large"))
+    panel._projected(panel.config, OverflowError("too large"))
     assert "could not be accounted for (OverflowError); check the corpus" in panel.planned.value
 
 
@@ -188,13 +189,32 @@ def test_past_runs_are_drawn_beside_the_current_one(panel: Trainer):
     assert len(trace(panel, "learning", "B").x) == 0
 
 
+def test_a_run_is_held_against_its_own_plan_whatever_is_planned_next(panel: Trainer):
+    eventually(lambda: trace(panel, "spending", "planned").y[0] > 5)
+    planned = trace(panel, "spending", "planned").y[0]
+    panel.begin().wait()
+    eventually(lambda: state(panel) == "done")
+    panel.form.fields["privacy.noise_multiplier"].value = "3"
+    eventually(lambda: panel.projection is not None and "σ = 3" in panel.planned.value)
+    panel.past.table.shown = {}
+    panel._redraw()
+    assert trace(panel, "spending", "planned").y[0] == planned
+    assert f"of {written_epsilon(planned)} planned" in panel.cards.value
+
+
+def test_before_a_run_the_cards_tell_of_the_newest_plan(panel: Trainer):
+    panel.form.fields["privacy.max_grad_norm"].value = "0.25"
+    eventually(lambda: "norms above C = 0.25" in panel.cards.value)
+
+
 def test_the_twin_by_one_switch(panel: Trainer):
     panel.form.fields["privacy.private"].value = False
     eventually(lambda: "no privacy" in panel.planned.value)
     panel.controls.start.click()
     eventually(lambda: state(panel) == "done")
     assert "no ε holds" in panel.message.value
-    eventually(lambda: len(panel.pictures.figures["spending"].layout.annotations) == 1)
+    spending: Any = panel.pictures.figures["spending"].figure
+    eventually(lambda: len(spending.layout.annotations) == 1)
     eventually(lambda: panel.past.table.rows)
     assert panel.past.table.rows[0]["cells"][4:7] == [
         "∞",

@@ -52,9 +52,9 @@ def budget_ranges(curve: BudgetCurve, target_epsilon: float) -> dict[str, Any]:
     high = max([*shown, target_epsilon, 10 * ABSOLUTE_ERROR])
     decades = [math.floor(math.log10(low)), min(5, math.ceil(math.log10(high) + 0.05))]
     return {
-        "xaxis_range": [round(math.log10(step), 6) for step in curve.steps[[0, -1]]],
-        "yaxis_range": decades,
-        "yaxis_dtick": "D2" if decades[1] - decades[0] <= 2 else 1,
+        "xaxis.range": [round(math.log10(step), 6) for step in curve.steps[[0, -1]]],
+        "yaxis.range": decades,
+        "yaxis.dtick": "D2" if decades[1] - decades[0] <= 2 else 1,
     }
 
 

@@ -65,8 +65,8 @@ def clipping(metrics: pd.DataFrame, *, steps: int) -> Picture:
             },
         },
         ranges={
-            "xaxis_range": [0, steps],
-            "yaxis_range": [0, 2.0 ** math.ceil(math.log2(1.1 * top))],
+            "xaxis.range": [0, steps],
+            "yaxis.range": [0, 2.0 ** math.ceil(math.log2(1.1 * top))],
         },
         styles=_CLIPPING,
         axes={
@@ -91,7 +91,7 @@ def noise(metrics: pd.DataFrame, *, steps: int) -> Picture:
             "noise = signal": {"x": np.array([0, steps]), "y": np.ones(2)},
         },
         ranges={
-            "xaxis_range": [0, steps],
+            "xaxis.range": [0, steps],
             "yaxis": {
                 "range": [end * math.log10(2) for end in ends],
                 **log_ticks(2.0 ** ends[0], 2.0 ** ends[1]),

@@ -1,70 +1,104 @@
-"""A figure on a panel: redrawn from any thread, one message a time, and true after a reload."""
+"""A figure on a panel: redrawn from any thread, one message a time, and true after a reload.
 
+Plotly's own widget answers each redraw with all that the browser filled in, which takes kernel,
+server and browser longer than to draw, and sends 5 MB of code with every figure. This one sends its
+code once a page and what changes, and says nothing back.
+"""
+
+import base64
+import json
 import threading
-from copy import deepcopy
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import anywidget
+import numpy as np
 import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+from plotly.utils import PlotlyJSONEncoder
+from traitlets import Dict, Int, Unicode
 
 from workbench.figures.theme import CONFIG, Traces
 
-_DATA = ("x", "y", "z", "customdata", "text")
+_ASSETS = Path(__file__).parent / "assets"
 
 
-class LiveFigure(go.FigureWidget):
-    """A figure widget without the button that would upload it.
+class LiveFigure(anywidget.AnyWidget):
+    """A plotly figure as a widget, without the button that would upload it.
 
-    Plotly's widget drops what is sent while the browser still loads its code, and gives a reloaded
-    page the data it was built with. This one sends its data again once the browser has drawn, and
-    answers a reload with what it shows now.
+    ``figure`` is what it shows now; `redraw` changes it.
     """
 
-    def __init__(self, plain: go.Figure) -> None:
-        self._drawing = threading.RLock()
-        super().__init__(plain)
-        self._config = dict(CONFIG)
-        self.observe(self._first_drawn, names="_js2py_traceDeltas")
+    _esm = _ASSETS / "live.js"
+    height = Int().tag(sync=True)
+    config = Dict().tag(sync=True)
 
-    def redraw(self, traces: Traces, layout: dict[str, Any] | None = None) -> None:
-        """Update traces by name, and the layout, as one message to the browser."""
-        drawn: Any = self.data
-        with self._drawing, self.batch_update():
+    def __init__(self, plain: go.Figure) -> None:
+        _Code.send_once()
+        self._drawing = threading.RLock()
+        self._listening = False
+        self.figure = go.Figure(plain)
+        super().__init__(height=plain.layout["height"] or 360, config=CONFIG)
+        self.on_msg(self._begun)
+
+    def redraw(self, traces: Traces, layout: Mapping[str, Any] | None = None) -> None:
+        """Update traces by name, and the layout, as one message to the browser.
+
+        Paths within either are dotted, ``{"xaxis.range": [0, 1]}``, or dictionaries.
+        """
+        with self._drawing:
+            drawn: Any = self.figure.data
             by_name = {trace.name: trace for trace in drawn}
             for name, values in traces.items():
                 by_name[name].update(values)
-            if layout:
-                self.update_layout(**layout)
+            self.figure.update_layout(**(layout or {}))
+            if self._listening:
+                changed = {name: _flat(values) for name, values in traces.items()}
+                message = {"traces": changed, "layout": _flat(layout or {})}
+                self.send(json.dumps(message, cls=PlotlyJSONEncoder))
 
-    def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:
-        """The widget's state; all of it, as a reloading page asks, with the data shown now."""
-        if key is None and self.comm is not None:
-            self._widget_data = deepcopy(self._data)
-            self._widget_layout = deepcopy(self._layout)
-        return super().get_state(key, drop_defaults)
-
-    def _first_drawn(self, change: dict[str, Any]) -> None:
-        if change["new"] is None:
-            return
-        self.unobserve(self._first_drawn, names="_js2py_traceDeltas")
-        drawn: Any = self.data
+    def _begun(self, *_: object) -> None:
+        """A page has come to listen: all that is shown, after which changes are enough."""
         with self._drawing:
-            kept = {trace.name: _data(trace) for trace in drawn}
-            self.redraw({trace.name: _emptied(trace) for trace in drawn})
-            self.redraw(kept)
+            self._listening = True
+            self.send(f'{{"whole": {self.figure.to_json()}}}')
 
 
-def _data(trace: Any) -> dict[str, Any]:
-    """What a trace shows; parallel coordinates keep theirs in their axes and their line."""
-    if trace.type == "parcoords":
-        line = {key: trace.line[key] for key in ("color", "cmin", "cmax")}
-        return {"dimensions": [axis.to_plotly_json() for axis in trace.dimensions], "line": line}
-    return {key: trace[key] for key in _DATA if key in trace}
+class _Code(anywidget.AnyWidget):
+    """Plotly's code, which figures find on the page."""
+
+    _esm = Unicode().tag(sync=True)
+    _sent: "_Code | None" = None
+
+    @classmethod
+    def send_once(cls) -> None:
+        """Have it on the page of this kernel, also after somebody closed all widgets."""
+        if cls._sent is None or cls._sent.comm is None:
+            end = (_ASSETS / "plotly.js").read_text(encoding="utf-8")
+            cls._sent = cls(_esm=f"const module = {{ exports: {{}} }};\n{get_plotlyjs()}\n{end}")
 
 
-def _emptied(trace: Any) -> dict[str, Any]:
-    """The same without data."""
-    data = _data(trace)
-    if trace.type == "parcoords":
-        axes = [{**dict.fromkeys(axis), "values": []} for axis in data["dimensions"]]
-        return {"dimensions": axes, "line": {**dict.fromkeys(data["line"]), "color": []}}
-    return dict.fromkeys(data)
+def _flat(values: Mapping[str, Any], lead: str = "") -> dict[str, Any]:
+    """Plotly's paths to what changes: ``{"line": {"color": 1}}`` is ``{"line.color": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{lead}{key}."))
+        else:
+            flat[lead + key] = _written(value)
+    return flat
+
+
+def _written(value: Any) -> Any:
+    """Numbers in bulk as base64, the way plotly writes them."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiu" and value.size:
+        numbers = np.ascontiguousarray(value, "<f8")
+        shape = ", ".join(map(str, value.shape))
+        bulk = base64.b64encode(numbers.tobytes()).decode("ascii")
+        return {"dtype": "f8", "bdata": bulk, **({"shape": shape} if value.ndim > 1 else {})}
+    if isinstance(value, Mapping):
+        return {key: _written(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_written(inner) for inner in value]
+    return value

@@ -55,10 +55,10 @@ def axis_ranges(plane: Plane) -> dict[str, Any]:
     batch = list(np.log10(plane.axes.batch_size))
     sigma = list(np.log10(plane.axes.noise_multiplier))
     return {
-        "xaxis_range": batch,
-        "xaxis2_range": batch,
-        "yaxis_range": sigma,
-        "yaxis2_range": sigma,
+        "xaxis.range": batch,
+        "xaxis2.range": batch,
+        "yaxis.range": sigma,
+        "yaxis2.range": sigma,
     }
 
 

@@ -44,7 +44,7 @@ def learning(metrics: pd.DataFrame, *, steps: int, past: Past = _NONE) -> Pictur
             **_BLANK,
             **before,
         },
-        ranges={"xaxis_range": [0, _longest(steps, past)], **_by_half_nats(losses)},
+        ranges={"xaxis.range": [0, _longest(steps, past)], **_by_half_nats(losses)},
         styles=_LEARNING,
         axes={
             "yaxis": axis("loss (nats a token)"),
@@ -75,8 +75,8 @@ def spending(metrics: pd.DataFrame, *, steps: int, budget: float, past: Past = _
             **before,
         },
         ranges={
-            "xaxis_range": [0, _longest(steps, past)],
-            "yaxis_range": [0, 1.15 * top],
+            "xaxis.range": [0, _longest(steps, past)],
+            "yaxis.range": [0, 1.15 * top],
             "annotations": [_NO_EPSILON] if math.isinf(budget) else [],
         },
         styles=_SPENDING,
@@ -95,9 +95,9 @@ def speed(metrics: pd.DataFrame, *, steps: int) -> Picture:
             "peak memory": {"x": np.append(x, math.nan), "y": np.append(memory, math.nan)},
         },
         ranges={
-            "xaxis_range": [0, steps],
-            "yaxis_range": [0, _rounded_up(tokens)],
-            "yaxis2_range": [0, _rounded_up(memory)],
+            "xaxis.range": [0, steps],
+            "yaxis.range": [0, _rounded_up(tokens)],
+            "yaxis2.range": [0, _rounded_up(memory)],
         },
         styles=_SPEED,
         axes={
@@ -140,7 +140,7 @@ def _by_half_nats(losses: np.ndarray) -> dict[str, Any]:
     finite = losses[np.isfinite(losses)]
     low, high = (finite.min(), finite.max()) if finite.size else (4.0, 6.5)
     shown = [math.floor(2 * low - 0.2) / 2, math.ceil(2 * high + 0.2) / 2]
-    return {"yaxis_range": shown, "yaxis2_range": shown}
+    return {"yaxis.range": shown, "yaxis2.range": shown}
 
 
 def _past_styles(what: str, **more: Any) -> dict[str, dict[str, Any]]:

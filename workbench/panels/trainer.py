@@ -9,6 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -47,9 +48,11 @@ class Trainer(widgets.VBox):
         self._background = Background(self._lock)
         self._settling = Settling(self._ask_for_projection, SETTLE_SECONDS, self._lock)
         self.run: Run | None = None
-        self.projection: Projection | None = None
+        self.projection: Projection | None = None  # of the settings on display
+        self._budgets: dict[RunConfig, float] = {}  # planned ε of all that were
         latest = follow.latest()
         going = latest if latest is not None and latest.active else None
+        # Of the run, or before there is one of the newest plan.
         self.config = going.config if going else config or RunConfig()
         self.form = RunForm(self.config, on_change=self._settle_later)
         self.past = PastRuns(
@@ -221,15 +224,17 @@ class Trainer(widgets.VBox):
                 return
             self.form.mark("")
             self.planned.value = run_messages.computing()
-            self._background.submit(project, config, self._projected)
+            self._background.submit(project, config, partial(self._projected, config))
 
-    def _projected(self, answer: Projection | Exception) -> None:
+    def _projected(self, config: RunConfig, answer: Projection | Exception) -> None:
         with self._lock:
             if isinstance(answer, Projection):
                 self.projection = answer
+                self._budgets[config] = answer.guarantee.epsilon
                 self.planned.value = run_messages.projected(answer)
                 if self.run is None:
-                    self._redraw()
+                    self.config = config
+                self._redraw()
             else:
                 known = isinstance(answer, InputError)
                 self._not_used(str(answer) if known else run_messages.beyond(answer))
@@ -239,7 +244,7 @@ class Trainer(widgets.VBox):
         self.planned.value = run_messages.not_used(sentence)
 
     def _budget(self) -> float:
-        return self.projection.guarantee.epsilon if self.projection else math.nan
+        return self._budgets.get(self.config, math.nan)
 
     def _steps(self) -> int:
         return self.projection.plan.steps if self.projection else self.config.training.steps or 1
