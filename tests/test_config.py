@@ -143,6 +143,8 @@ def test_changes_are_validated_and_leave_the_original_alone() -> None:
         ({"training.steps": 10**13}, "training.steps is 10000000000000"),
         ({"runtime.physical_batch_size": 0}, "runtime.physical_batch_size is 0"),
         ({"schedule.noise": {"end_factor": 0}}, "schedule.noise.end_factor"),
+        ({"privacy.clip_learning_rate": 2000.0}, "privacy.clip_learning_rate is 2000"),
+        ({"model.vocabulary": 10**9}, "model.vocabulary is 1000000000"),
     ],
 )
 def test_bad_values_get_one_sentence_naming_the_field(changes: dict[str, Any], field: str) -> None:
@@ -152,6 +154,15 @@ def test_bad_values_get_one_sentence_naming_the_field(changes: dict[str, Any], f
     assert field in message
     assert "\n" not in message
     assert message.endswith(".")
+
+
+def test_epochs_make_no_more_steps_than_can_be_asked_for() -> None:
+    many = RunConfig().with_changes({"training.steps": None, "training.epochs": 1e20})
+    with pytest.raises(InputError, match=r"training\.epochs is 1e\+20.*; lower it\.$") as caught:
+        many.steps(100)
+    assert "\n" not in str(caught.value)
+    most = many.with_changes({"training.expected_batch_size": 1, "training.epochs": 1e10})
+    assert most.steps(100) == 10**12
 
 
 @pytest.mark.parametrize(

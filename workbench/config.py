@@ -32,6 +32,10 @@ STAGES = 6  # plateaus of a ramp, few enough to be told apart in a picture
 Positive = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
+# A noisy share is seldom off by more than 1, so that C moves by a factor of e¹⁰ a step at most.
+ClipRate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
+# Four times what the largest models have; room is made for all of it before any is learnt.
+Vocabulary = Annotated[int, Field(ge=258, le=10**6)]
 
 # Exactly one of two such fields is given, so giving one means that the other is empty.
 ALTERNATIVES = {
@@ -68,7 +72,7 @@ class PrivacyConfig(Frozen):
     max_grad_norm: Positive = 1.0
     clipping: Clipping = "flat"
     clip_quantile: Fraction = 0.5
-    clip_learning_rate: Positive = 0.2
+    clip_learning_rate: ClipRate = 0.2
     count_noise_multiplier: Positive | None = None
     sampling: Sampling = "poisson"
     neighbouring_relation: NeighbouringRelation = "add_or_remove_one"
@@ -114,7 +118,7 @@ class ModelConfig(Frozen):
     width: Annotated[int, Field(ge=8)] = 64
     layers: Count = 2
     heads: Count = 4
-    vocabulary: Annotated[int, Field(ge=258)] = 512
+    vocabulary: Vocabulary = 512
 
     def directory(self) -> Path | None:
         """The folder of a model on disk, or None for a preset; `InputError` if it is neither."""
@@ -253,13 +257,20 @@ class RunConfig(Document):
     randomness: Literal["seeded", "secure"] = "seeded"
 
     def steps(self, dataset_size: int) -> int:
-        """Optimizer steps: as given, or from ``epochs`` passes over ``dataset_size`` records."""
+        """Optimizer steps: as given, or from ``epochs`` passes over ``dataset_size`` records.
+
+        Raises `InputError` if those are more than can be asked for as steps.
+        """
         if self.training.steps is not None:
             return self.training.steps
         assert self.training.epochs is not None
-        return max(
-            1, round(self.training.epochs * dataset_size / self.training.expected_batch_size)
-        )
+        steps = round(self.training.epochs * dataset_size / self.training.expected_batch_size)
+        if steps > LARGEST_COUNT:
+            raise InputError(
+                f"training.epochs is {self.training.epochs:g}, which makes {steps:.3g} steps of "
+                f"{dataset_size} records, but there may be {LARGEST_COUNT:g}; lower it."
+            )
+        return max(1, steps)
 
     def sample_rate(self, dataset_size: int) -> float:
         """Expected batch size over data set size; `InputError` if the batch is the larger."""

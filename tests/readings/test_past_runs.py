@@ -45,6 +45,15 @@ def test_a_failed_run_says_why_and_can_be_resumed(kept: Path):
     assert (run.state, run.problem, run.resumable) == ("failed", "OSError: no space left", True)
 
 
+def test_a_run_whose_accounting_failed_is_a_run(kept: Path, config: RunConfig):
+    """What its folder says then: `test_a_run_whose_accounting_fails_says_so` of training."""
+    change_summary(kept / "a", state="failed", error="No answer.", guarantee=None, steps=3)
+    (run,) = past_runs([kept])
+    assert (run.state, run.problem, run.resumable) == ("failed", "No answer.", True)
+    assert (run.steps, run.config) == (3, config)
+    assert math.isnan(run.epsilon)
+
+
 def test_a_twin_has_spent_without_bound(config: RunConfig, tmp_path: Path):
     training.train(config.with_changes({"privacy.private": False}), run_dir=tmp_path / "twin")
     (run,) = past_runs([tmp_path])

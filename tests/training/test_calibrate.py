@@ -1,5 +1,6 @@
 """A clipping norm from quantiles: free of public records, accounted of private, or warned of."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,12 +81,26 @@ def test_public_norms_are_free_and_private_records_do_not_move_them(
 
 
 def test_the_articles_warm_up_is_offered_with_a_warning(config: RunConfig) -> None:
-    found = training.calibrated_norm(config, quantile=0.75, source="article_warm_up")
-    assert "no ε covers it" in found.warning
-    assert (
-        found.max_grad_norm
-        > training.calibrated_norm(config, quantile=0.5, source="article_warm_up").max_grad_norm
-    )
+    found = []
+    for quantile in (0.5, 0.75):
+        with pytest.warns(UserWarning, match="no ε covers it") as heard:
+            found.append(
+                training.calibrated_norm(config, quantile=quantile, source="article_warm_up")
+            )
+        assert heard[0].filename == __file__  # that of whoever asked
+        assert found[-1].warning == str(heard[0].message)
+    assert found[0].max_grad_norm < found[1].max_grad_norm
+
+
+def test_what_noisy_counts_spent_is_composed_with_the_ledger(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    """As the docstring says; no run knows of it by itself."""
+    found = training.calibrated_norm(config, source="noisy_counts")
+    chosen = config.with_changes({"privacy.max_grad_norm": found.max_grad_norm})
+    alone = training.train(chosen, run_dir=tmp_path / "run").guarantee.epsilon
+    history = training.read_run(tmp_path / "run").ledger.history
+    assert privacy.compose(found.spent + history, 1e-5) > alone
 
 
 def test_calibration_leaves_the_run_as_it_would_have_been(config: RunConfig) -> None:

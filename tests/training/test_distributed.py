@@ -23,6 +23,7 @@ from workbench.training.optimizer import optimizer
 from workbench.training.prepare import prepare
 from workbench.training.step import Stepper
 
+ROOT = Path(__file__).parents[2]
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
@@ -161,6 +162,47 @@ def test_two_processes_take_the_steps_of_one(config: RunConfig, tmp_path: Path) 
     for one, other in zip(*(r.ledger.every_step for r in records), strict=True):
         assert one == pytest.approx(other, rel=1e-6)
     assert training.verify(tmp_path / "two") == alone.guarantee
+
+
+_STOP_AND_GO_ON = """
+import sys, threading
+from pathlib import Path
+import torch.distributed as dist
+from workbench import training
+from workbench.config import RunConfig
+
+config, folder, stop = RunConfig.load(sys.argv[1]), Path(sys.argv[2]), threading.Event()
+dist.init_process_group("gloo")
+training.train(config, run_dir=folder / "whole")
+training.train(
+    config,
+    run_dir=folder / "parts",
+    stop=stop,
+    on_step=lambda report: stop.set() if report.step == 3 else None,
+)
+training.resume(folder / "parts")
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_bit_for_bit(config: RunConfig, tmp_path: Path) -> None:
+    """Stopped between two evaluations; C adapts, so that it has to be brought along as well."""
+    config = config.with_changes({"privacy.clipping": "adaptive", "training.steps": 5})
+    file, script = tmp_path / "run.yaml", tmp_path / "stop_and_go_on.py"
+    file.write_text(config.to_yaml(), "utf-8")
+    script.write_text(_STOP_AND_GO_ON, "utf-8")
+    command = [*LAUNCH, str(script), str(file), str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    whole, parts = (training.read_run(tmp_path / name) for name in ("whole", "parts"))
+    assert (parts.summary["state"], parts.summary["steps"]) == ("done", 5)
+    assert (parts.ledger.resumed_at, parts.ledger.renewed_at) == ((3,), ())
+    assert parts.ledger.every_step == whole.ledger.every_step
+    assert training.verify(parts.path) == training.verify(whole.path)
+    for name, weight in _weights(whole.path).items():
+        assert torch.equal(weight, _weights(parts.path)[name]), name
 
 
 @pytest.mark.parametrize(("device", "backend"), [("cpu", "gloo"), ("auto", "nccl")])

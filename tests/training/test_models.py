@@ -3,16 +3,28 @@
 import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import GPT2Config, LlamaConfig
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    BloomConfig,
+    ElectraConfig,
+    GPT2Config,
+    LlamaConfig,
+    PretrainedConfig,
+    XLMConfig,
+)
 
-from workbench.config import ModelConfig
+from workbench.config import ModelConfig, RunConfig
 from workbench.corpora import train_tokenizer
 from workbench.corpora.tokens import IGNORED
 from workbench.errors import InputError
 from workbench.training import models
+from workbench.training.prepare import Examples
+from workbench.training.step import batch_gradient_sum
 
 SOURCES = ("tiny-llama", "tiny-gpt2")
 
@@ -82,6 +94,70 @@ def test_a_record_of_padding_alone_has_no_loss() -> None:
     model = _tiny("tiny-llama")
     tokens = torch.zeros(1, 8, dtype=torch.int64)
     assert models.record_losses(model, tokens, torch.full_like(tokens, IGNORED)).item() == 0
+
+
+def test_records_of_one_token_have_no_loss_and_no_gradient() -> None:
+    """There is nothing to predict, also where all the records of a part are like that."""
+    model, tokens = _tiny("tiny-llama").train(), torch.zeros(3, 8, dtype=torch.int64)
+    labels = tokens.masked_fill(torch.arange(8) >= 1, IGNORED)
+    records = Examples(tokens, labels)
+    clipped, losses = batch_gradient_sum(model, records, RunConfig(), max_grad_norm=1.0)
+    assert losses.tolist() == clipped.norms.tolist() == [0, 0, 0]
+    assert not any(gradient.any() for gradient in clipped.gradients.values())
+
+
+_ENCODER: dict[str, Any] = {
+    "vocab_size": 300,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 32,
+}
+_XLM: dict[str, Any] = {"vocab_size": 300, "emb_dim": 16, "n_layers": 1, "n_heads": 2}
+
+
+def _on_disk(folder: Path, shape: PretrainedConfig) -> Path:
+    """A model never trained, beside a tokenizer of 300."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(shape).save_pretrained(folder)
+    train_tokenizer(["some public text"] * 9, 300).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [ElectraConfig(embedding_size=16, **_ENCODER), BertConfig(**_ENCODER), XLMConfig(**_XLM)],
+    ids=lambda shape: shape.model_type,
+)
+def test_a_model_that_looks_ahead_is_refused(shape: PretrainedConfig, tmp_path: Path) -> None:
+    """`transformers` loads it for causal use all the same."""
+    with pytest.raises(InputError, match=r"depends on those after it.*; give a decoder") as refusal:
+        models.from_directory(_on_disk(tmp_path, shape))
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        ElectraConfig(embedding_size=16, is_decoder=True, **_ENCODER),
+        XLMConfig(causal=True, **_XLM),
+        LlamaConfig(num_key_value_heads=2, **_ENCODER),
+        BloomConfig(vocab_size=300, hidden_size=16, n_layer=1, n_head=2),
+    ],
+    ids=lambda shape: shape.model_type,
+)
+def test_a_model_that_does_not_is_taken_and_no_chance_is_used(
+    shape: PretrainedConfig, tmp_path: Path
+) -> None:
+    folder, before = _on_disk(tmp_path, shape), torch.get_rng_state()
+    model, _ = models.from_directory(folder)
+    with torch.no_grad():  # as far from each other as trained weights are
+        for parameter in model.parameters():
+            parameter.mul_(10 if parameter.ndim > 1 else 1)
+    assert not models.looks_ahead(model)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_every_dropout_is_switched_off() -> None:

@@ -45,6 +45,16 @@ def test_the_noise_of_the_count_has_its_deviation() -> None:
     assert np.std(shares) == pytest.approx(3.0 / 10, rel=0.02)
 
 
+@pytest.mark.parametrize(("share", "arrives"), [(1e9, 1e-30), (-1e9, 1e30)])
+def test_a_count_that_is_all_noise_leaves_a_norm_that_can_be_used(
+    share: float, arrives: float
+) -> None:
+    bound = 1.0
+    for _ in range(3):
+        bound = moved_norm(bound, share, quantile=0.5, rate=10.0)
+    assert bound == pytest.approx(arrives, rel=1e-6, abs=0)
+
+
 @pytest.mark.parametrize("quantile", [0.25, 0.5, 0.9])
 def test_c_arrives_at_its_quantile_from_far_away(quantile: float) -> None:
     norms = torch.tensor(np.random.default_rng(0).lognormal(0, 0.5, 2000))

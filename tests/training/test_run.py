@@ -68,6 +68,76 @@ def test_epsilon_is_that_of_the_steps_taken(config: RunConfig, tmp_path: Path) -
         assert not report.epsilon_exact or report.epsilon == true
 
 
+def test_the_losses_are_the_means_that_a_report_says(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines of any length, so that a mean over records is not one over tokens."""
+    config = config.with_changes({"corpus.record_tokens": 60, "training.steps": 1})
+    drawn, draw = [], step.poisson_batch
+
+    def drawing(*args: Any, **kwargs: Any) -> np.ndarray:
+        drawn.append(draw(*args, **kwargs))
+        return drawn[-1]
+
+    monkeypatch.setattr(step, "poisson_batch", drawing)
+    _, reports = _run(config, tmp_path / "run")
+    prepared = prepare.prepare(config)
+
+    def means(of: prepare.Examples) -> tuple[float, float]:
+        """Over records and over tokens, further apart than float32 is coarse."""
+        losses = models.record_losses(prepared.model, of.tokens, of.labels).detach().double()
+        counts = (of.labels[:, 1:] >= 0).sum(dim=1)
+        both = float(losses.mean()), float((losses * counts).sum() / counts.sum())
+        assert both[0] != pytest.approx(both[1], rel=1e-5)
+        return both
+
+    assert reports[1].loss == pytest.approx(
+        means(prepared.training[torch.from_numpy(drawn[0])])[0], rel=1e-6
+    )
+    assert reports[0].heldout_loss == pytest.approx(means(prepared.heldout)[1], rel=1e-6)
+
+
+def test_a_summary_that_states_another_guarantee_is_refused(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    """Whatever a panel shows of the run is read from there."""
+    result, _ = _run(config, tmp_path / "run")
+    file = tmp_path / "run" / "summary.json"
+    summary = json.loads(file.read_text("utf-8"))
+
+    def stating(**changes: Any) -> None:
+        changed = {**summary, "guarantee": {**summary["guarantee"], **changes}}
+        file.write_text(json.dumps(changed), "utf-8")
+
+    for changes in ({"epsilon": 0.1}, {"epsilon": None}, {"delta": 1e-9}, {"unit": "user"}):
+        stating(**changes)
+        with pytest.raises(InputError, match=r"states another guarantee .* ε = \d.*ledger's alone"):
+            training.verify(tmp_path / "run")
+    stating(epsilon=result.guarantee.epsilon * (1 + 1e-5))  # as another version may round
+    assert training.verify(tmp_path / "run") == result.guarantee
+    file.write_text(json.dumps({**summary, "guarantee": None}), "utf-8")
+    assert training.verify(tmp_path / "run") == result.guarantee
+
+
+def test_a_run_that_failed_within_a_step_states_what_its_ledger_holds(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step was recorded, and the weights never moved."""
+    taken, take_step = [], step.take_step
+
+    def failing(*args: Any, **kwargs: Any) -> None:
+        taken.append(take_step(*args, **kwargs) if len(taken) < 2 else 1 / 0)
+
+    monkeypatch.setattr(step, "take_step", failing)
+    with pytest.raises(ZeroDivisionError):
+        _run(config, tmp_path / "run")
+    record = training.read_run(tmp_path / "run")
+    assert (record.summary["steps"], record.ledger.steps) == (2, 3)
+    spent = record.ledger.guarantee()
+    assert record.summary["guarantee"] == spent.as_dict()
+    assert training.verify(tmp_path / "run") == spent
+
+
 def test_equal_configurations_give_equal_weights_and_another_seed_others(
     config: RunConfig, tmp_path: Path
 ) -> None:
@@ -304,6 +374,8 @@ def test_bf16_forward_passes_train_float32_weights(config: RunConfig, tmp_path: 
         ({"corpus__source": "/gone.txt"}, "Cannot read corpus.source /gone.txt"),
         ({"model__source": "/gone"}, "model.source"),
         ({"corpus__long_records": "refuse"}, "longer than corpus.record_tokens"),
+        ({"runtime__engine": "ghost"}, "it is tied"),
+        ({"training__steps": None, "training__epochs": 1e20}, "training.epochs is 1e"),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_anything_is_written(
@@ -313,6 +385,49 @@ def test_what_cannot_be_run_is_refused_before_anything_is_written(
         _run(config, tmp_path / "run", **changes)
     assert "\n" not in str(refusal.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tokenizer_of_another_model_is_refused_before_anything_is_written(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    prepared, folder = prepare.prepare(config), tmp_path / "model"
+    prepared.tokenizer.save_pretrained(folder)
+    prepared.model.resize_token_embeddings(200, mean_resizing=False)
+    prepared.model.save_pretrained(folder)
+    with pytest.raises(
+        InputError, match=r"gives token \d+ but the model beside it has 200"
+    ) as said:
+        _run(config, tmp_path / "run", model__source=str(folder))
+    assert "\n" not in str(said.value)
+    assert list(tmp_path.iterdir()) == [folder]
+    prepared.model.resize_token_embeddings(len(prepared.tokenizer), mean_resizing=False)
+    prepared.model.save_pretrained(folder)
+    assert _run(config, tmp_path / "run", model__source=str(folder))[0].state == "done"
+
+
+def test_a_run_that_goes_on_is_refused_before_anything_is_written(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    stop, run = threading.Event(), tmp_path / "run"
+    stop.set()
+    training.train(config, run_dir=run, stop=stop)
+    (run / "config.yaml").write_text(
+        config.with_changes({"runtime.engine": "ghost"}).to_yaml(), "utf-8"
+    )
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="it is tied"):
+        training.resume(run)
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("source", ["tiny-llama", "tiny-gpt2"])
+def test_trying_the_engine_out_moves_no_bit(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    tried, _ = _run(config, tmp_path / "a", model__source=source)
+    monkeypatch.setattr(step.Stepper, "try_out", lambda self: None)
+    untried, _ = _run(config, tmp_path / "b", model__source=source)
+    assert _equal(tried, untried)
 
 
 def test_a_run_outlives_a_change_of_the_working_directory(

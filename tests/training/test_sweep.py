@@ -400,6 +400,16 @@ def test_a_scheduler_that_does_not_answer_is_named(
     assert read_sweep(tmp_path).attrs["state"] == "interrupted"
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", '{"address": 5}', "no JSON"])
+def test_a_scheduler_file_without_an_address_is_named(
+    config: RunConfig, tmp_path: Path, content: str
+) -> None:
+    file = tmp_path / "scheduler.json"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=r"No Dask scheduler answers at .*\.json \(.+\); give"):
+        run_sweep(sweep_of(config), folder=tmp_path / "sweep", scheduler=file)
+
+
 def test_a_scheduler_that_is_lost_on_the_way_is_said(
     config: RunConfig, client: Client, tmp_path: Path
 ) -> None:

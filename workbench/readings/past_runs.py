@@ -65,7 +65,7 @@ def _summarised(path: Path, summary: dict[str, Any]) -> PastRun:
         ledger = path / LEDGER
         steps, epsilon = _recorded(ledger, ledger.stat().st_mtime_ns)
     else:
-        steps, epsilon = summary["steps"], summary["guarantee"]["epsilon"]
+        steps, epsilon = summary["steps"], _stated(summary["guarantee"])
     return PastRun(
         path=path,
         state="unfinished" if summary["state"] == "running" else summary["state"],
@@ -73,11 +73,18 @@ def _summarised(path: Path, summary: dict[str, Any]) -> PastRun:
         began=datetime.fromisoformat(summary["began"]).astimezone(),
         steps=steps,
         steps_planned=summary["steps_planned"],
-        epsilon=math.inf if epsilon is None else epsilon,
+        epsilon=epsilon,
         heldout_perplexity=summary["heldout_perplexity"] or math.nan,
         config=RunConfig.load(path / "config.yaml"),
         noise_multiplier=summary["noise_multiplier"],
     )
+
+
+def _stated(guarantee: dict[str, Any] | None) -> float:
+    """ε as a summary has it: null is without privacy, and no guarantee that accounting failed."""
+    if guarantee is None:
+        return math.nan
+    return math.inf if guarantee["epsilon"] is None else guarantee["epsilon"]
 
 
 @lru_cache(maxsize=256)

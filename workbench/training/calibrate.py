@@ -5,6 +5,7 @@ accounted. The article's way, a warm-up epoch on the private records without noi
 for free, and no ε covers it; it is here to compare with, and says so.
 """
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -28,6 +29,10 @@ Source = Literal["public", "noisy_counts", "article_warm_up"]
 _ROUNDS = 40
 _RATE = 1.0  # of the first round; it falls as 1/√round, so that C comes to rest
 _NO_BOUND = 1e30  # clips nothing, and the engines still tell every norm
+_NOT_PRIVATE = (
+    "This C was read off private records without noise, so no ε covers it; use it to compare, and "
+    "take public records or noisy counts for a run that is to be private."
+)
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,14 @@ def calibrated_norm(
     ``public`` trains one pass over the public records, without noise, and takes the quantile of
     all norms on the way. ``noisy_counts`` asks Poisson batches of the private records at the
     initial weights, with ``privacy.count_noise_multiplier``. ``article_warm_up`` does on private
-    records what ``public`` does on public ones and is not private. Raises `InputError` for a
-    quantile outside (0, 1) or an unknown source.
+    records what ``public`` does on public ones, is not private, and warns of it.
+
+    What ``noisy_counts`` has spent is in no run's ledger, nor in the ε that `train` and `verify`
+    state. A run with that C has cost both together::
+
+        privacy.compose(found.spent + read_run(run_dir).ledger.history, delta)
+
+    Raises `InputError` for a quantile outside (0, 1) or an unknown source.
     """
     probability("quantile", quantile, remedy="choose one such as 0.5, the median")
     prepared = prepare(config)
@@ -72,15 +83,10 @@ def calibrated_norm(
         case "noisy_counts":
             return _by_noisy_counts(config, prepared, quantile)
         case "article_warm_up":
+            warnings.warn(_NOT_PRIVATE, UserWarning, stacklevel=2)
             norms = _warm_up_norms(config, prepared, prepared.training)
-            return NormCalibration(
-                float(np.quantile(norms, quantile)),
-                quantile,
-                source,
-                [],
-                "This C was read off private records without noise, so no ε covers it; use it to "
-                "compare, and take public records or noisy counts for a run that is to be private.",
-            )
+            found = float(np.quantile(norms, quantile))
+            return NormCalibration(found, quantile, source, [], _NOT_PRIVATE)
         case _:
             raise InputError(
                 f"source is {source!r} but must be public, noisy_counts or article_warm_up; "

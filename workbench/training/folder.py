@@ -10,9 +10,12 @@ again.
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -123,20 +126,30 @@ def verify(run_dir: str | Path) -> Guarantee:
     """Check a run's ledger against its summary and weights and return the ε recomputed from it.
 
     Raises `InputError` if a line was changed, moved or removed, also from the end of a run that
-    finished or has saved its weights since, or if these weights are another run's. A run may be
-    going on meanwhile.
+    finished or has saved its weights since, if these weights are another run's, or if the summary
+    states another ε. A run may be going on meanwhile.
     """
     path = Path(run_dir).expanduser()
     summary, saved = _read_summary(path), _newest_saved(path / "checkpoints")
     record = read_ledger(path / LEDGER)
-    try:
+    with _unless_gone_on(path, summary):
         refuse_other_end(path, summary, record)
+    if saved is not None:
+        _refuse_foreign(*saved, record)
+    guarantee = record.guarantee()
+    with _unless_gone_on(path, summary):
+        _refuse_other_guarantee(path, summary, guarantee)
+    return guarantee
+
+
+@contextmanager
+def _unless_gone_on(path: Path, summary: dict[str, Any]) -> Iterator[None]:
+    """Let what ``summary`` says against the ledger count only if it says so still."""
+    try:
+        yield
     except InputError:
         if _read_summary(path) == summary:  # else a run has gone on between the two
             raise
-    if saved is not None:
-        _refuse_foreign(*saved, record)
-    return record.guarantee()
 
 
 def refuse_other_end(path: Path, summary: dict[str, Any], ledger: LedgerRecord) -> None:
@@ -146,6 +159,28 @@ def refuse_other_end(path: Path, summary: dict[str, Any], ledger: LedgerRecord) 
             f"{path / LEDGER} does not end where {SUMMARY} says: lines are missing or were added; "
             "do not rely on its ε."
         )
+
+
+def _refuse_other_guarantee(path: Path, summary: dict[str, Any], guarantee: Guarantee) -> None:
+    """Panels show what the summary states; it has none while a run goes, or accounting failed."""
+    stated = summary.get("guarantee")
+    if stated is None:
+        return
+    now = guarantee.as_dict()
+    if not (isinstance(stated, dict) and stated.keys() == now.keys()) or not all(
+        _as_stated(stated[name], now[name]) for name in now
+    ):
+        raise InputError(
+            f"{path / SUMMARY} states another guarantee than its ledger comes to, which is "
+            f"{guarantee}; rely on the ledger's alone."
+        )
+
+
+def _as_stated(stated: Any, now: Any) -> bool:
+    """Whether the two agree; another version of an accountant may differ in the fifth digit."""
+    if isinstance(stated, float | int) and isinstance(now, float):
+        return math.isclose(stated, now, rel_tol=1e-4)
+    return stated == now
 
 
 def refuse_foreign(checkpoint: Path, ledger: LedgerRecord) -> None:

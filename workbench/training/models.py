@@ -32,6 +32,7 @@ from workbench.corpora.tokens import IGNORED
 from workbench.errors import InputError
 
 _GLOBAL_CHANCE = threading.Lock()
+_TRIED_TOKENS = 6  # so few that a large model answers in less time than reading it took
 
 
 def tiny(
@@ -57,7 +58,7 @@ def tiny(
 def from_directory(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal language model and its tokenizer from a directory, in float32, dropout off.
 
-    Raises `InputError` if the directory does not hold both.
+    Raises `InputError` if the directory does not hold both, or the model is not causal.
     """
     if not path.is_dir():
         raise InputError(f"model.source {str(path)!r} is not a directory; check the path.")
@@ -68,13 +69,52 @@ def from_directory(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
                 path, config=config, dtype=torch.float32, local_files_only=True
             )
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        ahead = looks_ahead(model)
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        IndexError,
+        TypeError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"model.source {str(path)!r} is not a causal language model with its tokenizer "
             f"({reason}); save both there with save_pretrained."
         ) from None
+    if ahead:
+        raise InputError(
+            f"model.source {str(path)!r} is not a causal language model: what it says of a token "
+            "depends on those after it, so that a record's gradient would depend on how long the "
+            "others are; give a decoder, such as GPT-2, Llama or a BERT with is_decoder."
+        )
     return model, tokenizer
+
+
+@torch.no_grad()
+def looks_ahead(model: PreTrainedModel) -> bool:
+    """Whether logits depend on later tokens, where ``model`` is in evaluation mode.
+
+    Record i keeps its first i tokens and has the rest changed. Causal families come out alike to
+    the last bit, others by a thousandth of the logits' spread with weights never trained.
+    """
+    generator = torch.Generator().manual_seed(0)
+    length = int(min(context_length(model), _TRIED_TOKENS))
+    one, other = torch.randint(vocabulary(model), (2, length, length), generator=generator)
+    kept = torch.arange(length) <= torch.arange(length)[:, None]
+    logits = [
+        _logits(model, tokens.to(model.device)).float().cpu()
+        for tokens in (one, torch.where(kept, one, other))
+    ]
+    moved = (logits[0] - logits[1]).abs()[kept].max()
+    return bool(moved > 1e-5 * (logits[0].max() - logits[0].min()))
+
+
+def vocabulary(model: PreTrainedModel) -> int:
+    """How many tokens the model knows."""
+    return model.get_input_embeddings().weight.shape[0]  # type: ignore[return-value]
 
 
 @contextmanager
@@ -147,14 +187,18 @@ def sample_text(
 def _token_losses(model: PreTrainedModel, tokens: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Losses (batch, tokens − 1), 0 where ignored, and how many count in each record (batch,)."""
     inputs, targets = tokens[:, :-1], labels[:, 1:]
-    # GPT-2 makes positions of shape (1, tokens), which hides from Opacus which record used them.
-    positions = torch.arange(inputs.shape[1], device=inputs.device).expand_as(inputs)
-    logits = model(input_ids=inputs, position_ids=positions, use_cache=False).logits
+    logits = _logits(model, inputs)
     # Tokens first: over (batch, classes, tokens) the same loss takes several times as long.
     losses = cross_entropy(
         logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none"
     )
     return losses.view_as(targets), (targets != IGNORED).sum(dim=1)
+
+
+def _logits(model: PreTrainedModel, tokens: Tensor) -> Tensor:
+    # GPT-2 makes positions of shape (1, tokens), which hides from Opacus which record used them.
+    positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+    return model(input_ids=tokens, position_ids=positions, use_cache=False).logits
 
 
 def _tiny_llama(config: ModelConfig, vocabulary: int, context: int) -> PretrainedConfig:

@@ -40,7 +40,7 @@ class Examples:
 
     def without_common_padding(self) -> "Examples":
         """The same records without the columns that are padding in all of them."""
-        used = int((self.labels != IGNORED).any(dim=0).sum())
+        used = max(2, int((self.labels != IGNORED).any(dim=0).sum()))  # to predict one from
         return Examples(self.tokens[:, :used], self.labels[:, :used])
 
 
@@ -76,6 +76,7 @@ def prepare(config: RunConfig) -> Prepared:
     settled = plan(config, len(records.training))
     model, tokenizer = _model_and_tokenizer(config, records, initial_weights(config.seed))
     training, heldout = _encoded(config, records, tokenizer)
+    _refuse_unknown_tokens(config, model, tokenizer, training, heldout)
     examples = Examples.on(device, training)
     starts_from = (examples.tokens, examples.labels, *model.parameters())
     return Prepared(
@@ -182,6 +183,25 @@ def _encoded(
         _KEPT.clear()
         _KEPT[key] = training, heldout
     return training, heldout
+
+
+def _refuse_unknown_tokens(
+    config: RunConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *encoded: Encoded,
+) -> None:
+    """What is used counts: tokenizers may have tokens for images that the model never sees."""
+    largest = max(int(each.tokens.max(initial=0)) for each in encoded)
+    if isinstance(tokenizer.bos_token_id, int):  # what a sample of text starts from
+        largest = max(largest, tokenizer.bos_token_id)
+    known = models.vocabulary(model)
+    if largest >= known:
+        raise InputError(
+            f"The tokenizer in model.source {config.model.source!r} gives token {largest} but the "
+            f"model beside it has {known}, counted from 0; save the two that belong together, or "
+            "call the model's resize_token_embeddings."
+        )
 
 
 _KEPT: dict[tuple[Records, int, int, str], tuple[Encoded, Encoded]] = {}

@@ -10,6 +10,10 @@ import math
 import torch
 from torch import Tensor
 
+from workbench.config import LARGEST
+
+_MOST = 50.0  # of the exponent; only noise alone would move C by as much
+
 
 def noisy_share_below(
     below: int,
@@ -35,5 +39,9 @@ def count_below(norms: Tensor, max_grad_norm: float) -> int:
 
 
 def moved_norm(max_grad_norm: float, share_below: float, *, quantile: float, rate: float) -> float:
-    """C for the next step: C·exp(−η(share − quantile))."""
-    return max_grad_norm * math.exp(-rate * (share_below - quantile))
+    """C for the next step: C·exp(−η(share − quantile)), within what a C may be at all.
+
+    A count under far too much noise says nothing; it must not end the run.
+    """
+    exponent = min(max(-rate * (share_below - quantile), -_MOST), _MOST)
+    return min(max(max_grad_norm * math.exp(exponent), 1 / LARGEST), LARGEST)

@@ -28,8 +28,8 @@ class StepReport:
 
     step: int
     steps: int
-    loss: float  # mean over this batch's tokens, nats; NaN for an empty batch and at step 0
-    heldout_loss: float | None  # the same over the held-out records, at evaluations only
+    loss: float  # mean over the batch of each record's loss a token, nats; NaN without records
+    heldout_loss: float | None  # mean over all held-out tokens, nats; at evaluations only
     epsilon: float  # infinite without privacy
     epsilon_exact: bool
     gradient_norms: np.ndarray  # (batch_size,) float32, before clipping; empty without privacy

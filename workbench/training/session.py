@@ -59,6 +59,7 @@ class Run:
             world.take_from_first(dict(prepared.model.named_parameters()))
         self.optimizer = optimizer(prepared.model, config.training)
         self.stepper = Stepper(config, prepared, self.optimizer, world)
+        self.stepper.try_out()
         self.spending = Spending(prepared.terms, prepared.plan)
         self.position = Position(fingerprint=world.joint(fingerprint(config, prepared)))
         self.began, self.clock = datetime.now(UTC), time.perf_counter()
@@ -210,7 +211,7 @@ class Run:
             state=state,
             reason=reason,
             steps=position.step,
-            guarantee=self._spent(),
+            guarantee=self._spent(state),
             noise_multiplier=terms.noise_multiplier,
             sample_rate=terms.sample_rate,
             n_params=self.prepared.n_params,
@@ -219,15 +220,19 @@ class Run:
             samples=dict(position.samples or {}),
         )
 
-    def _spent(self) -> Guarantee:
-        """What the ledger holds, also where a run ends among steps that it takes again."""
-        if self.ledger is not None and self.folder is not None and self.ledger.is_ahead:
-            return read_ledger(self.folder.path / LEDGER).guarantee()
+    def _spent(self, state: State) -> Guarantee:
+        """What the ledger holds, also where a run ends among steps that it takes again.
+
+        A run that failed may have recorded a step that never reached the weights.
+        """
+        ledger, folder = self.ledger, self.folder
+        if ledger and folder and (ledger.is_ahead or state == "failed"):
+            return read_ledger(folder.path / LEDGER).guarantee()
         return self.spending.guarantee(self.position.step)
 
     def _spent_if_known(self, state: State) -> Guarantee | None:
         try:
-            return self._spent()
+            return self._spent(state)
         except Exception:
             if state == "failed":  # accounting itself may be what failed
                 return None

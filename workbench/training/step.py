@@ -58,6 +58,19 @@ class Stepper:
         self.optimizer, self.world = optimizer, world
         self.max_grad_norm: float | None = None
 
+    def try_out(self) -> None:
+        """Raise `InputError` where the engine cannot treat the model, before a run has begun.
+
+        On two records made up, of the run's own shape, whose sum is thrown away: neither weights
+        nor any generator of the run take part.
+        """
+        prepared = self.prepared
+        shape = (2, prepared.training.tokens.shape[1])
+        generator = torch.Generator().manual_seed(0)
+        known = models.vocabulary(prepared.model)
+        tokens = torch.randint(known, shape, generator=generator).to(prepared.device)
+        batch_gradient_sum(prepared.model, Examples(tokens, tokens), self.config, max_grad_norm=1.0)
+
     def take(self, step: int, ledger: Ledger | None) -> Outcome:
         """Take ``step``, counted from 0; the first process gives the ledger."""
         config, prepared, world = self.config, self.prepared, self.world

@@ -85,9 +85,11 @@ def _at(scheduler: str | Path) -> Iterator["Client"]:
     where: dict[str, Any] = {"scheduler_file" if file else "address": str(scheduler)}
     try:
         client = Client(**where, timeout=_CONNECT_SECONDS)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, AssertionError) as error:
+        # Of a file without an address Dask only asserts that it has one.
+        reason = str(error) or f"{scheduler} names none"
         raise InputError(
-            f"No Dask scheduler answers at {scheduler} ({error}); give its address, such as "
+            f"No Dask scheduler answers at {scheduler} ({reason}); give its address, such as "
             "tcp://host:8786, or its scheduler file."
         ) from None
     with client:
