@@ -1,11 +1,13 @@
 """The book-keeping engine on single layers: known, unknown, shared, frozen and refused."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import embedding as look_up
+from torch.nn.functional import layer_norm, linear
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, MixtralConfig
 from transformers.pytorch_utils import Conv1D
@@ -46,6 +48,7 @@ class Positions(nn.Module):
 
 def _token_losses(model: nn.Module, batch: int = BATCH) -> Callable[[], Tensor]:
     ids = torch.randint(20, (batch, TOKENS))
+    ids[:, 0] = 3  # the row that some take for padding
     return lambda: model(ids).square().sum((1, 2))
 
 
@@ -76,6 +79,67 @@ class PooledNorm(OddNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.weight.mean()
+
+
+class IndexedNorm(nn.Module):
+    """Gives its weight a dimension more: copies of it then make an output of another shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(WIDTH))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight.unsqueeze(0) * layer_norm(x, x.shape[-1:])
+
+
+class ChannelsFirstNorm(IndexedNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.weight.unsqueeze(-1) * layer_norm(x, x.shape[-1:]).mT).mT
+
+
+class NamedInput(nn.Module):
+    """Layers whose input is given by name, and one with an argument called ``layer``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.scale, self.linear = Named(), Chosen(), nn.Linear(WIDTH, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(input=self.scale(self.norm(hidden_states=x), layer=1))
+
+
+class Named(OddNorm):
+    def forward(self, hidden_states: Tensor) -> Tensor:  # type: ignore[override]
+        return layer_norm(hidden_states, (WIDTH,)) * self.weight
+
+
+class Chosen(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, WIDTH))
+
+    def forward(self, x: Tensor, layer: int = 0) -> Tensor:
+        return self.weight[layer] * x
+
+
+class Gate(nn.Module):
+    """One number that the normalisation after it divides out: its gradient is rounding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.norm = Gain1(), nn.RMSNorm(WIDTH, eps=0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.gate(x))
+
+
+class Gain1(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(1.3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gain * x
 
 
 class LowRank(nn.Module):
@@ -169,6 +233,10 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "unknown": (Gain, (TOKENS, WIDTH)),
     "unknown convolution": (lambda: nn.Conv1d(TOKENS, 3, 2), (TOKENS, WIDTH)),
     "odd norm": (OddNorm, (TOKENS, WIDTH)),
+    "indexed norm": (IndexedNorm, (TOKENS, WIDTH)),
+    "channels-first norm": (ChannelsFirstNorm, (TOKENS, WIDTH)),
+    "named input": (NamedInput, (TOKENS, WIDTH)),
+    "divided out": (Gate, (TOKENS, WIDTH)),
     "low rank": (lambda: LowRank(nn.Linear(WIDTH, WIDTH)), (TOKENS, WIDTH)),
     "called twice": (TwiceThrough, (TOKENS, WIDTH)),
     "changed in place": (ChangedInPlace, (TOKENS, WIDTH)),
@@ -347,6 +415,56 @@ class KeepsStatistics(nn.Module):
         return self.layer(x - self.mean)
 
 
+class SlopesWithin(nn.Module):
+    """Its output's slopes count in the loss, and with them the weight they came through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor, *, followed: bool = True) -> Tensor:
+        x = x.detach().requires_grad_()
+        output = self.layer(x).tanh()
+        return output + _slopes(output, x, followed=followed)
+
+
+def _slopes(output: Tensor, x: Tensor, *, followed: bool) -> Tensor:
+    return torch.autograd.grad(output.sum(), x, retain_graph=True, create_graph=followed)[0]
+
+
+class Mapped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.vmap(self.layer)(x)
+
+
+class SummingNorm(IndexedNorm):
+    """As kernels by hand have it: the weight's gradient is summed over all but the last."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _Scaled.apply(x, self.weight)  # type: ignore[return-value]
+
+
+class _Scaled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(x, weight)
+        return x * weight
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        x, weight = ctx.saved_tensors
+        return gradient * weight, (gradient * x).flatten(0, -2).sum(0)
+
+
+class PairNorm(IndexedNorm):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return self.weight * x, x
+
+
 class Routed(nn.Module):
     """Each position goes to one of two experts."""
 
@@ -381,6 +499,10 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "rolled": (Rolled, "its rows are not one record's each"),
     "calls itself": (lambda: CallsItself(WIDTH, WIDTH), "'1' .CallsItself.: it calls itself"),
     "statistics": (KeepsStatistics, r"its buffer '1\.mean' is changed"),
+    "slopes within": (SlopesWithin, r"'1\.layer' .Linear.: a gradient of its output is taken"),
+    "vmap": (Mapped, r"'1\.layer' .Linear.: it is called within a transform"),
+    "sums in backward": (SummingNorm, "'1' .SummingNorm.: it has no rule"),
+    "several outputs": (PairNorm, "'1' .PairNorm.: it has no rule"),
     "running statistics": (
         lambda: nn.InstanceNorm1d(TOKENS, track_running_stats=True),
         "'1' .InstanceNorm1d.: it keeps statistics",
@@ -446,6 +568,26 @@ class UsesItsTable(nn.Embedding):
         return super().forward(ids) + self.weight.mean()
 
 
+class AsksFor(nn.Embedding):
+    """Looks up with its own options instead of those it was built with."""
+
+    def __init__(
+        self, count: int, width: int, options: dict[str, Any], padding_idx: int | None = None
+    ) -> None:
+        super().__init__(count, width, padding_idx)
+        nn.init.normal_(self.weight)
+        self.options = options
+
+    def forward(self, ids: Tensor) -> Tensor:  # type: ignore[override]
+        return look_up(input=ids, weight=self.weight, **self.options) * 2
+
+
+def _with_another_weight() -> nn.Embedding:
+    embedding = nn.Embedding(10, WIDTH)
+    embedding.weight = nn.Parameter(torch.randn(20, WIDTH))
+    return embedding
+
+
 class ScalesByAGain(nn.Embedding):
     def __init__(self, count: int, width: int) -> None:
         super().__init__(count, width)
@@ -461,6 +603,8 @@ class ScalesByAGain(nn.Embedding):
         (lambda: UsesItsTable(20, WIDTH), "more than looking up rows"),
         (lambda: nn.Embedding(20, WIDTH, max_norm=1.0), "max_norm changes its weights"),
         (lambda: nn.Embedding(20, WIDTH, scale_grad_by_freq=True), "scale_grad_by_freq mixes"),
+        (lambda: AsksFor(20, WIDTH, {"scale_grad_by_freq": True}), "scale_grad_by_freq mixes"),
+        (lambda: AsksFor(20, WIDTH, {"max_norm": 1.0}), "max_norm changes its weights"),
     ],
 )
 def test_embeddings_that_do_more_are_refused_by_name(
@@ -473,12 +617,58 @@ def test_embeddings_that_do_more_are_refused_by_name(
 
 @pytest.mark.parametrize(
     "embedding",
-    [lambda: ScalesByAGain(20, WIDTH), lambda: nn.Embedding(20, WIDTH, sparse=True)],
-    ids=["gain of its own", "sparse"],
+    [
+        lambda: ScalesByAGain(20, WIDTH),
+        lambda: nn.Embedding(20, WIDTH, sparse=True),
+        lambda: AsksFor(20, WIDTH, {}, padding_idx=3),
+        lambda: AsksFor(20, WIDTH, {"padding_idx": -17}),
+        _with_another_weight,
+    ],
+    ids=["gain of its own", "sparse", "padding not meant", "padding meant", "another weight"],
 )
 def test_embeddings_of_other_kinds(embedding: Callable[[], nn.Module]) -> None:
     model = nn.Sequential(embedding(), nn.Linear(WIDTH, 20))
     assert error(model, _token_losses(model)) <= 1e-5
+
+
+def test_a_table_is_not_changed_before_it_is_refused() -> None:
+    model = AsksFor(20, WIDTH, {"max_norm": 0.1})
+    before = model.weight.detach().clone()
+    with pytest.raises(InputError):
+        clipped_gradient_sum(model, _token_losses(model), max_grad_norm=1)
+    assert torch.equal(model.weight, before)
+
+
+def test_slopes_that_are_numbers_alone_are_no_hindrance() -> None:
+    model = SlopesWithin()
+    x = torch.randn(BATCH, TOKENS, WIDTH)
+    assert error(model, lambda: model(x, followed=False).square().sum((1, 2))) <= 1e-5
+
+
+class _SharedPrompt(nn.Module):
+    """A prompt for all records, repeated for each by the model itself, as peft has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prompt, self.head = nn.Embedding(2, WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        prompt = self.prompt(torch.arange(2)).repeat(len(x), 1, 1)
+        return self.head(torch.cat([prompt, x], 1))
+
+
+def test_a_shared_layer_that_cannot_be_repeated_is_refused_by_name() -> None:
+    model = _SharedPrompt()
+    record_losses = _squares(model, BATCH, TOKENS, WIDTH)
+    with pytest.raises(InputError, match=r"'prompt' .Embedding.: all records share") as caught:
+        clipped_gradient_sum(model, record_losses, max_grad_norm=1)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_an_error_of_the_model_itself_stays_what_it_is() -> None:
+    model = nn.Linear(WIDTH, WIDTH)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        clipped_gradient_sum(model, lambda: model(torch.ones(2, 1)).sum(1), max_grad_norm=1)
 
 
 @pytest.mark.parametrize("reentrant", [True, False])

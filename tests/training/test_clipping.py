@@ -1,6 +1,8 @@
 """The clipped sum, against its definition, and the sensitivity that the noise is calibrated to."""
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,8 @@ from workbench.errors import InputError
 from workbench.training import models
 from workbench.training.clipping import ClippedSum, clip_factors, clipped_gradient_sum
 from workbench.training.engines import ENGINES
+
+from .decoders import decoder, error, losses
 
 SOURCES = ("tiny-llama", "tiny-gpt2")
 Build = Callable[..., PreTrainedModel]
@@ -265,6 +269,134 @@ def test_a_gradient_that_is_not_finite_is_not_released(tiny: Build, engine: str)
 def test_evaluation_mode_is_refused(untied: Build, engine: str) -> None:
     with pytest.raises(InputError, match="evaluation mode"):
         _sum(untied().eval(), *_records(2), engine=engine)
+
+
+HOOKS: dict[str, Callable[[nn.Parameter], object]] = {
+    "louder": lambda p: p.register_hook(lambda gradient: 30 * gradient),
+    "afterwards": lambda p: p.register_post_accumulate_grad_hook(lambda p: p.grad.zero_()),  # type: ignore[union-attr]
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("hook", HOOKS)
+def test_hooks_on_gradients_are_refused_by_name(untied: Build, hook: str, engine: str) -> None:
+    """The first would have one record's clipped sum be thirty times as long as C."""
+    model = untied()
+    name, parameter = list(model.named_parameters())[-1]
+    HOOKS[hook](parameter)
+    with pytest.raises(InputError, match=f"'{name}' has a hook on its gradient"):
+        _sum(model, *_records(2), engine=engine)
+    parameter.requires_grad_(False)
+    assert name not in _sum(model, *_records(2), engine=engine).gradients
+
+
+@pytest.mark.parametrize("engine", ["bookkeeping", "hooks", "reference"])
+def test_a_model_in_bf16_is_summed_in_float32(engine: str) -> None:
+    """Factors and sums rounded to bf16 would let a record exceed C by 2⁻⁹, and small ones vanish.
+
+    Rounding of the gradients themselves, which are bf16, happens before they are measured.
+    """
+    model = nn.Sequential(nn.Linear(40, 30), nn.Tanh(), nn.Linear(30, 1)).bfloat16()
+    x = torch.randn(1, 40, dtype=torch.bfloat16, generator=torch.Generator().manual_seed(0))
+    clipped = clipped_gradient_sum(
+        model, lambda: model(x).squeeze(1), max_grad_norm=0.3, engine=engine
+    )
+    assert {g.dtype for g in (*clipped.gradients.values(), clipped.norms)} == {torch.float32}
+    assert float(_flat(clipped).double().norm()) == pytest.approx(0.3, rel=1e-6)
+
+
+def test_a_model_in_bf16_is_refused_by_ghost_clipping() -> None:
+    model = nn.Linear(4, 1).bfloat16()
+    x = torch.ones(2, 4, dtype=torch.bfloat16)
+    with pytest.raises(InputError, match="too coarse"):
+        clipped_gradient_sum(model, lambda: model(x)[:, 0], max_grad_norm=1.0, engine="ghost")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_no_record_gives_a_sum_of_zeros(untied: Build, engine: str) -> None:
+    model = untied()
+    clipped = clipped_gradient_sum(model, lambda: torch.zeros(0), max_grad_norm=1.0, engine=engine)
+    assert clipped.norms.shape == (0,)
+    assert {n: g.shape for n, g in clipped.gradients.items()} == {
+        n: p.shape for n, p in model.named_parameters()
+    }
+    assert not _flat(clipped).any()
+
+
+@pytest.mark.parametrize("records", [3, 0])
+def test_the_loop_of_the_readme_takes_a_step_of_any_batch(tiny: Build, records: int) -> None:
+    """Of an empty one, too, on a decoder that does not run on nothing: by noise alone."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n([^`]*clipped_gradient_sum.*?)```", readme, re.DOTALL)
+    model, taken = tiny(), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    optimizer.register_step_post_hook(lambda *_: taken.append(1))
+    tokens, labels = _records(records)
+    given = {
+        "torch": torch,
+        "model": model,
+        "batch": tokens,
+        "losses": lambda model, batch: models.record_losses(model, batch, labels),
+        "sigma": 0.5,
+        "expected_batch_size": 2,
+        "optimizer": optimizer,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        exec(program, given)
+    assert taken == [1]
+    clipped = given["clipped"]
+    assert isinstance(clipped, ClippedSum)
+    released = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    noise = 2 * released - _flat(clipped)
+    assert float(noise.std()) == pytest.approx(0.5, rel=0.1)  # of some thousand numbers
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_losses_that_are_not_one_a_record_are_refused(untied: Build, engine: str) -> None:
+    model, (tokens, labels) = untied(), _records(3)
+    with pytest.raises(InputError, match=r"record_losses gave shape \(\) but must give one loss"):
+        clipped_gradient_sum(
+            model,
+            lambda: models.record_losses(model, tokens, labels).mean(),
+            max_grad_norm=1.0,
+            engine=engine,
+        )
+
+
+@pytest.mark.parametrize("engine", ["hooks", "ghost"])
+def test_views_that_opacus_cannot_hook_are_refused(engine: str) -> None:
+    """Falcon adds to a layer's output in place."""
+    model = decoder("falcon", tied=False)
+    with pytest.raises(InputError, match=r"in place.*choose engine='bookkeeping'"):
+        clipped_gradient_sum(model, losses(model), max_grad_norm=1.0, engine=engine)
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    assert error(model, losses(model)) <= 1e-5
+
+
+class _Scale(nn.Module):
+    """A layer that Opacus does not know, of two arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
+        return self.weight * x * scale
+
+
+@pytest.mark.parametrize("engine", ["hooks", "ghost"])
+def test_arguments_that_opacus_drops_are_refused(engine: str) -> None:
+    """It would take gradients at a scale of 1: at 10 a record's sum was 10 C."""
+    model, x = nn.ModuleList([_Scale()]), torch.ones(2, 3)
+    for call in (
+        lambda: model[0](x, 10.0).sum(1),
+        lambda: model[0](x, scale=10.0).sum(1),
+        lambda: model[0](x=x).sum(1),
+    ):
+        with pytest.raises(InputError, match="'0': of its call Opacus sees the first argument"):
+            clipped_gradient_sum(model, call, max_grad_norm=1.0, engine=engine)
+    assert error(model, lambda: model[0](x).square().sum(1), engine=engine) <= 1e-5
 
 
 @pytest.mark.parametrize("engine", ["bookkeeping", "reference"])

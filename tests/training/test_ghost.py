@@ -65,6 +65,36 @@ class _PastItsLayer(_Body):
         return linear(self.layer(hidden), self.layer.weight).square().sum((1, 2))
 
 
+def _made_louder(output: Tensor) -> None:
+    output.register_hook(lambda gradient: 30 * gradient)
+
+
+class _LouderOnItsWay(_Body):
+    """A hook on a tensor: the first pass sees the gradient before it, the sum what comes after."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer.register_forward_hook(lambda *given: _made_louder(given[2]))
+
+
+class _AlwaysAsLong(torch.autograd.Function):
+    """Passes on gradients of length 1, whatever the losses are multiplied by."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:  # type: ignore[override]
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return gradient / gradient.norm()
+
+
+class _Evened(_Body):
+    def forward(self, ids: Tensor) -> Tensor:
+        hidden = _AlwaysAsLong.apply(self.layer(self.embedding(ids)))
+        return hidden.square().sum((1, 2))  # type: ignore[union-attr]
+
+
 class _FourDimensions(_Body):
     def forward(self, ids: Tensor) -> Tensor:
         return self.layer(self.embedding(ids)[:, None]).square().sum((1, 2, 3))
@@ -82,6 +112,8 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "four dimensions": (_FourDimensions, r"'layer\.weight': Opacus found no norm"),
     "shared positions": (_SharedPositions, r"'embedding\.weight': Opacus found no norm"),
     "padding": (lambda: _Body(padding_idx=0), r"'embedding\.weight': .* padding row"),
+    "louder on its way": (_LouderOnItsWay, "not as long as its norm says"),
+    "always as long": (_Evened, "not as long as its norm says"),
     "by frequency": (lambda: _Body(scale_grad_by_freq=True), "scale_grad_by_freq mixes"),
 }
 
@@ -114,9 +146,15 @@ def test_norms_in_bf16_are_refused() -> None:
 
 
 def test_a_use_that_the_hooks_miss_would_go_unclipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Why the graph is searched for other uses: without, this sum is not what C allows."""
+    """Why the graph is searched for other uses: without, this sum is not what C allows.
+
+    That a record's gradient is longer than its norm says is seen as well, but now and then only.
+    """
     monkeypatch.setattr(ghost, "refuse_other_uses", lambda *_: None)
     model = _PastItsLayer()
+    with pytest.raises(InputError, match="not as long as its norm says"):
+        _sum(model, lambda: model(IDS))
+    monkeypatch.setattr(ghost, "_refuse_another_length", lambda *_: None)
     assert error(model, lambda: model(IDS), engine="ghost", max_grad_norm=0.1) > 1e-2
 
 

@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PretrainedConfig
+from transformers import (
+    AutoModelForCausalLM,
+    FalconConfig,
+    GPT2Config,
+    LlamaConfig,
+    PretrainedConfig,
+)
 
 from workbench import training
 from workbench.config import ModelConfig, RunConfig
@@ -206,6 +212,19 @@ def test_what_fits_is_the_largest_that_does():
         )
         assert fits == pytest.approx(row["gb"] * 1e9)
         assert fits <= room * 1e9 < not_any_more
+
+
+def test_a_model_that_opacus_cannot_hook_is_refused_in_the_table():
+    shape = FalconConfig(vocab_size=60, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    table = what_fits(
+        BASE,
+        shape,
+        memory_gb=0.02,
+        engines=("bookkeeping", "hooks"),
+        record_tokens=(9,),
+        precisions=("float32",),
+    )
+    assert (table["moment"] == "refused").tolist() == [False, True]
 
 
 def test_where_not_one_record_fits_the_table_says_what_it_takes():

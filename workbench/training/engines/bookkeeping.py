@@ -9,7 +9,8 @@ What cannot be told apart by record is refused by name, never guessed: calls 1, 
 model, and the first of a new kind, make one more backward pass to see that the loss of a record
 reaches that record's rows alone. Where it turns out that all records share some rows, or that a
 call was not tried out yet, ``record_losses`` is called again. A trial shows what mixed records in
-that batch; a model that reorders them by their content can pass one by chance.
+that batch; a model that reorders them by their content can pass one by chance. Records that mix
+through detached values have no gradient that would show it.
 
 An Opacus user's own loop, with ``record_losses(model, batch)`` of shape (batch,):
 
@@ -18,7 +19,7 @@ An Opacus user's own loop, with ``record_losses(model, batch)`` of shape (batch,
 >>> model, batch = torch.nn.Linear(4, 2), torch.randn(8, 4)
 >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 >>> def record_losses(model, batch):
-...     return model(batch).square().sum(1)
+...     return model(batch).square().sum(1) if len(batch) else torch.zeros(0)
 
 >>> clipped = clipped_gradient_sum(
 ...     model, lambda: record_losses(model, batch), max_grad_norm=1.0, engine="bookkeeping"
@@ -26,7 +27,7 @@ An Opacus user's own loop, with ``record_losses(model, batch)`` of shape (batch,
 >>> for name, parameter in model.named_parameters():  # σ = 0.8, C = 1, expected batch size 8
 ...     noise = torch.normal(0.0, 0.8 * 1.0, parameter.shape)
 ...     parameter.grad = (clipped.gradients[name] + noise) / 8
->>> optimizer.step()
+>>> optimizer.step()  # also after an empty batch, which is a step of noise alone and counts
 """
 
 from collections.abc import Iterable, Iterator
@@ -113,17 +114,10 @@ class _Book:
 def _record(model: nn.Module, record_losses: RecordLosses, habits: Habits) -> _Book:
     """Run forward and backward once, or again as long as that shows what all records share."""
     layers = layers_of(model)
-    buffers = [(name, b, b._version) for name, b in model.named_buffers()]
     batch, try_out = None, False
     while True:
         with Recorder(layers, habits, batch) as recorder:
-            losses = record_losses()
-            if losses.ndim != 1:
-                raise InputError(
-                    f"record_losses gave shape {tuple(losses.shape)} but must give one loss a "
-                    "record, (batch,); sum or average over tokens only."
-                )
-            _refuse_changed(buffers)
+            losses = _losses(record_losses, recorder)
             book = _Book(losses)
             if not book.batch or not losses.requires_grad:
                 return book
@@ -139,14 +133,19 @@ def _record(model: nn.Module, record_losses: RecordLosses, habits: Habits) -> _B
         batch, try_out = book.batch, True
 
 
-def _refuse_changed(buffers: list[tuple[str, Tensor, int]]) -> None:
-    """Statistics that the forward pass keeps would be released with the model, without noise."""
-    for name, buffer, version in buffers:
-        if buffer._version != version:
-            raise InputError(
-                f"The book-keeping engine cannot clip this model: its buffer {name!r} is changed "
-                "by the records, and no noise is added to it; keep it fixed or leave it out."
-            )
+def _losses(record_losses: RecordLosses, recorder: Recorder) -> Tensor:
+    """The losses; a model that does not take rows for each record where all share them is named."""
+    try:
+        return record_losses()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        if recorder.repeated is None:
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise recorder.repeated.refusal(
+            f"all records share its output, and the model fails where each gets its own: {reason}"
+        ) from error
 
 
 def _share(habits: Habits, strangers: list[Tap], *, repeated: bool) -> None:

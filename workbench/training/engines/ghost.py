@@ -7,7 +7,9 @@ no second clipping norm can disagree with the one the noise is calibrated to.
 
 The second pass sees every use of a parameter, the first only what Opacus's hooks saw. Where the two
 may differ the sum would not be clipped, so the model is refused by name: tied weights, layers
-called twice, weights used past their layer's back.
+called twice, weights used past their layer's back. What else may come between them, such as a hook
+on a tensor, shows where calls 1, 4, 16, 64 … on a model form one record's gradient by itself; what
+it does to other records alone is not seen.
 """
 
 from collections import Counter
@@ -19,7 +21,14 @@ from opacus.grad_sample import GradSampleHooksFastGradientClipping
 from torch import Tensor, nn
 
 from workbench.errors import InputError
-from workbench.training.clipping import ClippedSum, Factors, RecordLosses, trainable
+from workbench.training.clipping import (
+    ClippedSum,
+    Factors,
+    RecordLosses,
+    costly_checks_are_due,
+    trainable,
+    zeros,
+)
 from workbench.training.engines.hooks import (
     attached,
     gradients_kept,
@@ -27,6 +36,7 @@ from workbench.training.engines.hooks import (
     refuse_other_uses,
     refuse_padding_rows,
 )
+from workbench.training.engines.uses import wide
 
 _WHO = "Ghost clipping"
 
@@ -44,6 +54,8 @@ def clipped_gradient_sum(
     ):
         try:
             losses = _losses(record_losses)
+            if not len(losses):
+                return ClippedSum(zeros(parameters), wide(losses.detach()))
             refuse_other_uses(losses, parameters, _WHO)
             losses.sum().backward(retain_graph=True)
             norms = torch.stack([_norms(name, p, losses) for name, p in parameters.items()])
@@ -54,7 +66,10 @@ def clipped_gradient_sum(
         hooks.disable_hooks()
         for parameter in parameters.values():
             parameter.grad = None  # the first pass formed the unclipped sum there
-        (losses * factors(norms)).sum().backward()
+        weights = factors(norms)
+        if costly_checks_are_due(model, "ghost"):
+            _refuse_another_length(losses, norms, weights, parameters)
+        (losses * weights).sum().backward()
         gradients = {name: _gradient(p) for name, p in parameters.items()}
     return ClippedSum(gradients, norms)
 
@@ -95,6 +110,22 @@ def _refuse_what_the_norms_miss(model: nn.Module) -> None:
         if owners[parameter] > 1:
             raise _refusal(name, "it is tied, and the norm would leave out the cross term")
     refuse_padding_rows(model, _WHO)
+
+
+def _refuse_another_length(
+    losses: Tensor, norms: Tensor, weights: Tensor, parameters: dict[str, nn.Parameter]
+) -> None:
+    """See that the longest gradient is as long, weighted, as the first pass says."""
+    chosen = weights * (torch.arange(len(losses), device=norms.device) == norms.argmax())
+    found = torch.autograd.grad(
+        (losses * chosen).sum(), list(parameters.values()), retain_graph=True, allow_unused=True
+    )
+    length = nn.utils.get_total_norm([g for g in found if g is not None])
+    if not torch.allclose(length, (norms * chosen).sum().to(length.dtype), rtol=1e-3, atol=1e-6):
+        raise InputError(
+            "Ghost clipping cannot clip this model: a record's gradient is not as long as its norm "
+            "says, as where a hook changes it on its way; choose engine='bookkeeping'."
+        )
 
 
 def _norms(name: str, parameter: nn.Parameter, losses: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 
 from workbench.errors import InputError
-from workbench.training.clipping import ClippedSum, Factors, RecordLosses, trainable
+from workbench.training.clipping import ClippedSum, Factors, RecordLosses, trainable, zeros
+from workbench.training.engines.uses import wide
 
 Hooks = TypeVar("Hooks", bound=GradSampleHooks)
 _WHO = "Opacus"
@@ -32,6 +34,8 @@ def clipped_gradient_sum(
     refuse_padding_rows(model)
     with attached(GradSampleHooks, model), gradients_kept(parameters.values()):
         losses = record_losses()
+        if not len(losses):
+            return ClippedSum(zeros(parameters), wide(losses.detach()))
         _refuse_other_rows(model, len(losses))
         refuse_other_uses(losses, parameters)
         losses.sum().backward()
@@ -56,9 +60,23 @@ def attached(hooks_of: type[Hooks], model: nn.Module) -> Iterator[Hooks]:
             f"Opacus cannot clip this model: {' '.join(str(error).split())[:300]}; freeze the layer"
             " or choose another model."
         ) from None
+    guards = [
+        module.register_forward_pre_hook(partial(_refuse_arguments, name), with_kwargs=True)
+        for name, module in model.named_modules()
+        if any(p.requires_grad for p in module.parameters(recurse=False))
+    ]
     try:
         yield hooks
+    except RuntimeError as error:
+        if "BackwardHookFunction" not in str(error):
+            raise
+        raise InputError(
+            "Opacus cannot clip this model: it changes the output of a layer in place, or a view "
+            "of it, which Opacus's hooks do not allow; choose engine='bookkeeping'."
+        ) from error
     finally:
+        for guard in guards:
+            guard.remove()
         hooks.cleanup()
         # Opacus leaves these, and after an interrupted pass they hold that pass's records.
         for module in model.modules():
@@ -91,6 +109,14 @@ def _refuse_other_rows(model: nn.Module, batch: int) -> None:
                 raise refusal(
                     name, f"it was called on {tuple(inputs[0].shape)}, not on {batch} records"
                 )
+
+
+def _refuse_arguments(
+    name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    """Refuse calls of which Opacus would keep the first argument alone, or nothing."""
+    if kwargs or (len(args) != 1 and type(module) not in GradSampleHooks.GRAD_SAMPLERS):
+        raise refusal(name, "of its call Opacus sees the first argument alone, and none by name")
 
 
 def refuse_padding_rows(model: nn.Module, who: str = _WHO) -> None:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 
 from workbench.errors import InputError
-from workbench.training.engines.uses import Use
+from workbench.training.clipping import now_and_then
+from workbench.training.engines.uses import Use, widest
 from workbench.training.engines.watching import Way, way_to_run, why_not
 
 Uses = Iterable[tuple[nn.Parameter, Use]]
@@ -51,9 +52,8 @@ class Habits:
 
         By chance a few records can pass where more would not.
         """
-        number = self.passes + 1
-        power_of_four = number & (number - 1) == 0 and number.bit_length() % 2 == 1
-        return batch > 1 and (power_of_four or batch > 2 * self.most_records_tried)
+        is_due = now_and_then(self.passes + 1)
+        return batch > 1 and (is_due or batch > 2 * self.most_records_tried)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Layer:
     forward: Callable[..., Any]
     forward_is_its_own: bool
 
-    def run(self, stand_ins: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
+    def run(self, stand_ins: Mapping[str, Tensor], /, *args: Any, **kwargs: Any) -> Any:
         """The layer's output with ``stand_ins`` in the place of parameters."""
         own: dict[str, Any] = self.module._parameters
         if any(own[name] is not self.parameters[name] for name in stand_ins):
@@ -77,7 +77,7 @@ class Layer:
         finally:
             own.update(self.parameters)
 
-    def run_unfollowed(self, *args: Any, **kwargs: Any) -> Any:
+    def run_unfollowed(self, /, *args: Any, **kwargs: Any) -> Any:
         """The layer's output, through which autograd reaches the input alone."""
         return self.run({name: p.detach() for name, p in self.parameters.items()}, *args, **kwargs)
 
@@ -142,11 +142,6 @@ def two_sums(gradient: Tensor, batch: int) -> Tensor:
     return sums
 
 
-def widest(device: torch.device) -> torch.dtype:
-    """Float64, which Apple's GPUs lack."""
-    return torch.float32 if device.type == "mps" else torch.float64
-
-
 class Recorder:
     """While entered, the layers are watched; ``backward`` hands on what they yield.
 
@@ -155,6 +150,7 @@ class Recorder:
 
     def __init__(self, layers: list[Layer], habits: Habits, batch: int | None = None) -> None:
         self.habits, self.batch, self.taps = habits, batch, list[Tap]()
+        self.repeated: Layer | None = None  # the last whose rows were repeated for each record
         self._layers = layers
         self._arrived: Callable[[Tap, Tensor], None] | None = None
 
@@ -259,10 +255,15 @@ class Recorder:
     def _arrives(self, tap: Tap, gradient: Tensor | None) -> None:
         if self._arrived is not None and gradient is not None:
             self._arrived(tap, gradient)
+        elif self._arrived is None and torch.is_grad_enabled():
+            # What the losses owe to the weights through such a gradient would be left out.
+            raise tap.layer.refusal("a gradient of its output is taken within the forward pass")
 
-    def _call(self, way: Way, layer: Layer, *args: Any, **kwargs: Any) -> Any:
+    def _call(self, way: Way, layer: Layer, /, *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return layer.forward(*args, **kwargs)
+        if torch._C._functorch.peek_interpreter_stack() is not None:  # type: ignore[attr-defined]
+            raise layer.refusal("it is called within a transform of torch.func")
         return way(self, layer, *args, **kwargs)
 
 

@@ -12,7 +12,9 @@ from workbench.training.clipping import (
     RecordLosses,
     trainable,
     warn_of_unused,
+    zeros,
 )
+from workbench.training.engines.uses import wide
 
 
 def clipped_gradient_sum(
@@ -20,9 +22,9 @@ def clipped_gradient_sum(
 ) -> ClippedSum:
     """See `workbench.training.clipped_gradient_sum`; one backward pass for each record."""
     parameters = trainable(model)
-    gradients = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    gradients = zeros(parameters)
     losses = record_losses()
-    norms = torch.zeros_like(losses.detach())
+    norms = torch.zeros_like(wide(losses.detach()))
     unused = set(parameters)
     for index, loss in enumerate(losses):
         record = torch.autograd.grad(
@@ -31,9 +33,9 @@ def clipped_gradient_sum(
             retain_graph=True,
             allow_unused=True,
         )
-        own = {name: g for name, g in zip(parameters, record, strict=True) if g is not None}
-        norm = torch.sqrt(sum((g.square().sum() for g in own.values()), torch.zeros_like(loss)))
-        norms[index] = norm.detach()
+        own = {name: wide(g) for name, g in zip(parameters, record, strict=True) if g is not None}
+        squares = (g.square().sum() for g in own.values())
+        norms[index] = torch.sqrt(sum(squares, torch.zeros_like(norms[index])))
         (weight,) = factors(norms[index : index + 1])
         for name, gradient in own.items():
             gradients[name] += weight * gradient

@@ -179,6 +179,11 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """Float64, which Apple's GPUs lack."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def _add_rows(matrix: Tensor, indices: Tensor, values: Tensor) -> None:
     """Add ``values`` (T, n) at the rows ``indices`` (T,) of a matrix (m, n), maybe transposed."""
     if matrix.is_contiguous():

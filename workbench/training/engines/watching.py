@@ -4,12 +4,14 @@ A way to run takes the recorder, the layer and the call's arguments, returns the
 leaves the recorder something to watch. `way_to_run` chooses by what the layer's forward computes.
 """
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
 from torch.nn.functional import embedding as look_up
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
@@ -37,11 +39,14 @@ def why_not(module: nn.Module) -> str | None:
     if compiled and any(p.requires_grad for p in module.parameters()):
         return "it is compiled, and its layers cannot be watched"
     if isinstance(module, nn.Embedding) and module.weight.requires_grad:
-        if module.max_norm is not None:
-            return "max_norm changes its weights by what the records look up, without noise"
-        if module.scale_grad_by_freq:
-            return "scale_grad_by_freq mixes the records of a batch"
+        return _why_not_look_up(module.max_norm, by_frequency=module.scale_grad_by_freq)
     return None
+
+
+def _why_not_look_up(max_norm: float | None, *, by_frequency: bool) -> str | None:
+    if max_norm is not None:
+        return "max_norm changes its weights by what the records look up, without noise"
+    return "scale_grad_by_freq mixes the records of a batch" if by_frequency else None
 
 
 def way_to_run(layer: "Layer") -> Way:
@@ -59,17 +64,21 @@ def way_to_run(layer: "Layer") -> Way:
 
 
 def _with_rule(
-    rule: layers.Rule, recorder: "Recorder", layer: "Layer", *args: Any, **kwargs: Any
+    rule: layers.Rule, recorder: "Recorder", layer: "Layer", /, *args: Any, **kwargs: Any
 ) -> Tensor:
     """A layer whose rule makes uses of its input and its output's gradient."""
     output = layer.run_unfollowed(*args, **kwargs)
     if output._is_view():  # Conv1D's: the same numbers, but free to be changed in place
         output = torch.ops.aten._unsafe_view(output, output.shape)
-    x = args[0] if args else next(iter(kwargs.values()))
-    return _watched(rule, recorder, layer, x, output)
+    return _watched(rule, recorder, layer, _first(args, kwargs), output)
 
 
-def _around_look_up(recorder: "Recorder", layer: "Layer", *args: Any, **kwargs: Any) -> Any:
+def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A layer's input, also where it is given by its name."""
+    return args[0] if args else next(iter(kwargs.values()))
+
+
+def _around_look_up(recorder: "Recorder", layer: "Layer", /, *args: Any, **kwargs: Any) -> Any:
     """An embedding that scales or shifts: what it looks up inside is watched, not its output."""
     stand_in = layer.parameters["weight"].detach()
     with _LookUps(recorder, layer, stand_in):
@@ -87,15 +96,22 @@ class _LookUps(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        output = func(*args, **kwargs)
         used = any(value is self.weight for value in (*args, *kwargs.values()))
         if not used or func in _ASKING:
-            return output
+            return func(*args, **kwargs)
         if func is not look_up:
             raise self.layer.refusal("it uses its weight for more than looking up rows")
-        return _watched(layers.embedding, self.recorder, self.layer, args[0], output)
+        call = _LOOK_UP.bind(*args, **kwargs)
+        call.apply_defaults()
+        asked = call.arguments
+        by_frequency = asked["scale_grad_by_freq"]
+        if reason := _why_not_look_up(asked["max_norm"], by_frequency=by_frequency):
+            raise self.layer.refusal(reason)
+        rule = layers.look_up(asked["padding_idx"])
+        return _watched(rule, self.recorder, self.layer, asked["input"], func(*args, **kwargs))
 
 
+_LOOK_UP = inspect.signature(look_up)
 # What may be asked of a weight without using its numbers.
 _ASKING = {getattr(Tensor, name).__get__ for name in ("device", "dtype", "shape", "requires_grad")}
 
@@ -111,6 +127,7 @@ def _watched(
         recorder.batch = recorder.batch or len(x)
     elif recorder.batch:
         x, output = (_repeated(t, recorder.batch) for t in (x, output))
+        recorder.repeated = layer
     x = x.detach()  # keeps the numbers, not the graph behind them
     version = x._version
 
@@ -131,14 +148,13 @@ def _repeated(tensor: Tensor, batch: int) -> Tensor:
     return tensor.expand(batch, *tensor.shape[1 if len(tensor) == 1 else 0 :])
 
 
-def _with_copies(
-    recorder: "Recorder", layer: "Layer", x: Tensor, *args: Any, **kwargs: Any
-) -> Tensor:
+def _with_copies(recorder: "Recorder", layer: "Layer", /, *args: Any, **kwargs: Any) -> Tensor:
     """A normalisation whose vectors multiply or add by broadcasting: each row gets its own copy.
 
     Autograd then sums each copy's gradient over its row alone, whatever the formula (Gemma's is
     1 + weight). The first call checks that the copies change nothing else.
     """
+    x = _first(args, kwargs)
     rows, between = len(x), [1] * (x.ndim - 2)
     copies = {
         name: p.detach().expand(rows, *between, *p.shape).requires_grad_()
@@ -146,30 +162,38 @@ def _with_copies(
     }
     habits, signature = recorder.habits, (layer.name, x.ndim, rows == 1)
     if signature not in habits.elementwise:
-        habits.elementwise[signature] = _same(layer, copies, x, *args, **kwargs)
+        habits.elementwise[signature] = _same(layer, copies, *args, **kwargs)
     if not habits.elementwise[signature]:
-        return _row_by_row(recorder, layer, x, *args, **kwargs)
-    output = layer.run(copies, x, *args, **kwargs)
+        return _row_by_row(recorder, layer, *args, **kwargs)
+    output = layer.run(copies, *args, **kwargs)
     for name, copy in copies.items():
         recorder.watch(layer, copy, signature, partial(_summed, layer.parameters[name]))
     return output
 
 
-def _same(layer: "Layer", copies: dict[str, Tensor], *args: Any, **kwargs: Any) -> bool:
+def _same(layer: "Layer", copies: dict[str, Tensor], /, *args: Any, **kwargs: Any) -> bool:
     plain = layer.run_unfollowed(*args, **kwargs)
+    if not isinstance(plain, Tensor):
+        return False
     try:
         copied = layer.run(copies, *args, **kwargs)
-    except RuntimeError:  # a fused kernel takes one vector only
+        if isinstance(copied.grad_fn, BackwardCFunction):  # a backward pass by hand
+            torch.autograd.grad(copied.sum(), list(copies.values()), allow_unused=True)
+    except RuntimeError:  # a kernel that takes, or gives back, one vector only
         return False
-    # NaN in the same places is the same: that a value is not finite says nothing of the formula.
-    return torch.allclose(plain, copied, rtol=0, atol=0, equal_nan=True)
+    # Copies of a weight that is not the last to be lined up give an output of another shape, which
+    # would pass by broadcasting. NaN in the same places is the same: that a value is not finite
+    # says nothing of the formula.
+    return plain.shape == copied.shape and torch.allclose(
+        plain, copied, rtol=0, atol=0, equal_nan=True
+    )
 
 
 def _summed(parameter: nn.Parameter, gradient: Tensor) -> "Uses":
     yield parameter, Dense(layers.over_positions(gradient, parameter.ndim))
 
 
-def _row_by_row(recorder: "Recorder", layer: "Layer", *args: Any, **kwargs: Any) -> Tensor:
+def _row_by_row(recorder: "Recorder", layer: "Layer", /, *args: Any, **kwargs: Any) -> Tensor:
     """A layer without a rule: each row's gradient from the layer's own forward on that row."""
     output = layer.run_unfollowed(*args, **kwargs)
     if not isinstance(output, Tensor) or output.ndim == 0:
