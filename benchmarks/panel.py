@@ -2,7 +2,8 @@
 
 In the midst of one run the panel is let draw and held still in turns of a few seconds; the figure
 is the median over pairs of such turns of their times a step. Steps of the default run take long,
-small batches make steps fast. On a busy machine the pairs scatter, so its load is a figure too.
+small batches make steps fast. On a busy machine the pairs scatter, so its load is a figure too, and
+so is the processor time that browser and server take for the panel, which scatters less.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import nbformat
 import pandas as pd
+import psutil
 
 from tests.browser.lab_server import lab_page, running_chromium, running_lab
 from workbench.config import RunConfig
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from workbench.panels.trainer import Trainer
 
 PAIRS = 20
+Turn = tuple[float, float]  # seconds a step, and of processor time that others take a second
 CASES = {  # expected batch size, and the steps of one turn
     "default run": (512, 7),
     "small batches": (32, 80),
@@ -56,9 +59,12 @@ def main() -> dict[str, float]:
             answer = json.loads((server.notebooks / ANSWER).read_text(encoding="utf-8"))
     figures = {}
     for name, pairs in answer["pairs"].items():
-        drawing, still = (statistics.median(times) for times in zip(*pairs, strict=True))
-        overhead = statistics.median(drawn / held for drawn, held in pairs) - 1
+        times, processor = ([[turn[kind] for turn in pair] for pair in pairs] for kind in (0, 1))
+        drawing, still = (statistics.median(one) for one in zip(*times, strict=True))
+        overhead = statistics.median(drawn / held for drawn, held in times) - 1
+        taken = statistics.mean(drawn - held for drawn, held in processor)
         figures[f"{name}: overhead of the panel, %"] = 100 * overhead
+        figures[f"{name}: browser and server, % of all cores"] = 100 * taken / (os.cpu_count() or 1)
         figures[f"{name}: ms a step, panel drawing"] = 1000 * drawing
         figures[f"{name}: ms a step, panel drawing | held still"] = 1000 * still
     redraw = "redraw after 10,000 steps, ms of the kernel's time"
@@ -77,8 +83,8 @@ async def measured(trainer: "Trainer") -> None:
     Path(ANSWER).write_text(json.dumps({"pairs": pairs, "redraw": redraw}), encoding="utf-8")
 
 
-async def _turns(trainer: "Trainer", batch: int, steps: int) -> list[tuple[float, float]]:
-    """Seconds a step with the panel drawing and held still, of `PAIRS` turns of each."""
+async def _turns(trainer: "Trainer", batch: int, steps: int) -> list[tuple["Turn", "Turn"]]:
+    """`PAIRS` turns with the panel drawing, each with the next one, in which it is held still."""
     total = (2 * PAIRS + 3) * steps
     changes = {
         "training.expected_batch_size": batch,
@@ -92,10 +98,20 @@ async def _turns(trainer: "Trainer", batch: int, steps: int) -> list[tuple[float
     for turn in range(2 * PAIRS):
         # A panel that waits for its lock does nothing at all.
         with trainer._lock if turn % 2 else nullcontext():
-            taken.append(await _past(run, steps))
+            began, before = time.monotonic(), _seconds_of_others()
+            step = await _past(run, steps)
+            others = (_seconds_of_others() - before) / (time.monotonic() - began)
+            taken.append((step, others))
     run.cancel()
     await run.until_end()
     return list(zip(taken[::2], taken[1::2], strict=True))
+
+
+def _seconds_of_others() -> float:
+    """Processor time so far of the browser's processes and of this kernel's server."""
+    found = [psutil.Process(os.getppid())]
+    found += [p for p in psutil.process_iter(["name"]) if "chrom" in (p.info["name"] or "")]
+    return sum(sum(p.cpu_times()[:2]) for p in found)
 
 
 async def _past(run: "Run", steps: int) -> float:

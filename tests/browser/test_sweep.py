@@ -35,6 +35,7 @@ def test_a_sweep_runs_to_its_table_and_picture(fast_lab: LabPage) -> None:
     assert page.locator(".wb-sweep-table tr[data-state=done]").count() == 4
     assert page.locator(".wb-sweep-table b", has_text="lowest").count() == 1
 
+    page.locator(".workbench .js-plotly-plot").scroll_into_view_if_needed()
     fast_lab.wait_for(f"{PICTURE}?.data[0].line.color.length === 4")
     assert page.evaluate(f"{PICTURE}.data[0].type") == "parcoords"
     titles = page.locator(".parcoords .axis-title").all_text_contents()

@@ -28,7 +28,7 @@ from workbench.panels.run_pictures import Pictures, View
 from workbench.panels.settling import Settling
 from workbench.readings.projection import Projection, project
 
-# However fast the steps come. Pictures take a browser without a graphics card 0.15 s of its core,
+# However fast the steps come. Pictures take a browser without a graphics card 0.13 s of its core,
 # numbers 0.02 s, and training on a small machine would miss more of it.
 NUMBERS_SECONDS, PICTURES_SECONDS = 1.0, 4.0
 _GLANCE_SECONDS = 0.05

@@ -1,5 +1,6 @@
-// Draws what the kernel sends, at most once a frame, and answers nothing: each answer would turn the
-// kernel busy and idle again, which costs JupyterLab more than the drawing.
+// Draws what the kernel sends, at most once a frame and only while it is in sight, because drawing
+// takes time from what is computed beside it. Nothing is answered: each answer would turn the kernel
+// busy and idle again, which costs JupyterLab more than the drawing.
 const key = Symbol.for("workbench.plotly");
 globalThis[key] ??= Promise.withResolvers();
 const ARRAYS = {
@@ -23,9 +24,16 @@ async function render({ model, el }) {
   shown.style.minHeight = `${model.get("height")}px`; // nothing jumps when the picture comes
   el.append(shown);
   const plotly = await globalThis[key].promise;
-  let waiting = null; // changes since the last frame: {traces: {name: {key: value}}, layout}
+  let waiting = null; // changes since it was drawn: {traces: {name: {key: value}}, layout}
+  let inSight = false;
+  let frame = null;
+
+  function drawSoon() {
+    if (waiting && inSight) frame ??= requestAnimationFrame(draw);
+  }
 
   function draw() {
+    frame = null;
     const { traces, layout } = waiting;
     waiting = null;
     if (!shown.data) return; // the view has gone meanwhile
@@ -43,21 +51,27 @@ async function render({ model, el }) {
     if (whole && !shown.data) {
       plotly.newPlot(shown, whole.data, whole.layout, model.get("config"));
     } else if (traces && shown.data) {
-      if (!waiting) requestAnimationFrame(draw);
       waiting ??= { traces: {}, layout: {} };
       for (const [name, values] of Object.entries(traces))
         waiting.traces[name] = { ...waiting.traces[name], ...values };
       Object.assign(waiting.layout, layout);
+      drawSoon();
     }
   }
 
   const fit = new ResizeObserver(() => shown.data && plotly.Plots.resize(shown));
   fit.observe(shown);
+  const sight = new IntersectionObserver((changes) => {
+    inSight = changes.at(-1).isIntersecting;
+    drawSoon();
+  });
+  sight.observe(shown);
   model.on("msg:custom", hear);
   model.send("listening");
   return () => {
     model.off("msg:custom", hear);
     fit.disconnect();
+    sight.disconnect();
     plotly.purge(shown);
   };
 }
