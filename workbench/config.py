@@ -267,7 +267,7 @@ class RunConfig(Document):
         steps = round(self.training.epochs * dataset_size / self.training.expected_batch_size)
         if steps > LARGEST_COUNT:
             raise InputError(
-                f"training.epochs is {self.training.epochs:g}, which makes {steps:.3g} steps of "
+                f"training.epochs is {self.training.epochs:g}, which makes {steps:.3g} steps on "
                 f"{dataset_size} records, but there may be {LARGEST_COUNT:g}; lower it."
             )
         return max(1, steps)

@@ -22,6 +22,7 @@ from traitlets import Dict, Int, Unicode
 from workbench.figures.theme import CONFIG, Traces
 
 _ASSETS = Path(__file__).parent / "assets"
+_HEIGHT = 450  # pixels, plotly's own where a layout names none
 
 
 class LiveFigure(anywidget.AnyWidget):
@@ -39,7 +40,7 @@ class LiveFigure(anywidget.AnyWidget):
         self._drawing = threading.RLock()
         self._listening = False
         self.figure = go.Figure(plain)
-        super().__init__(height=plain.layout["height"] or 360, config=CONFIG)
+        super().__init__(height=plain.layout["height"] or _HEIGHT, config=CONFIG)
         self.on_msg(self._begun)
 
     def redraw(self, traces: Traces, layout: Mapping[str, Any] | None = None) -> None:

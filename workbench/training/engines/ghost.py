@@ -120,6 +120,7 @@ def _refuse_another_length(
     found = torch.autograd.grad(
         (losses * chosen).sum(), list(parameters.values()), retain_graph=True, allow_unused=True
     )
+    # Rounding in float32 stays far below a thousandth, also where norms are summed by layer.
     length = nn.utils.get_total_norm([g for g in found if g is not None])
     if not torch.allclose(length, (norms * chosen).sum().to(length.dtype), rtol=1e-3, atol=1e-6):
         raise InputError(
