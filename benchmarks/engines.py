@@ -29,10 +29,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.memory import GIVING_BACK, added
+from workbench.clipping.bookkeeping import products
+from workbench.clipping.gradient_sum import clipped_gradient_sum
 from workbench.config import ModelConfig
 from workbench.training import models, optimizer
-from workbench.training.clipping import clipped_gradient_sum
-from workbench.training.engines import products
 
 BATCH, TOKENS = 32, 128
 PHYSICAL_SIZES = (4, 8, 16)

@@ -30,9 +30,9 @@ from transformers import LlamaConfig, PretrainedConfig
 from tests.training.two_steps import two_steps
 from workbench import training
 from workbench.config import ModelConfig, RunConfig
+from workbench.runs.report import StepReport
 from workbench.training import models
-from workbench.training.memory import predict_memory, what_fits
-from workbench.training.report import StepReport
+from workbench.training.memory.predict import predict_memory, what_fits
 
 VOCABULARY = 4096
 CASES = {

@@ -18,8 +18,8 @@ import pandas as pd
 from benchmarks.__main__ import OUT
 from workbench.config import RunConfig
 from workbench.privacy.accountant import rounded_up
+from workbench.sweeps.sweep import SweepConfig, run_sweep
 from workbench.training import read_run
-from workbench.training.sweep import SweepConfig, run_sweep
 
 MEASURED = Path(__file__).parents[1] / "data" / "measured"
 

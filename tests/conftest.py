@@ -1,16 +1,17 @@
 """A corpus of a hundred lines and a model of two thousand parameters: whole runs in a second."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from workbench.config import RunConfig
+from workbench.config import ModelConfig, RunConfig
 
 if TYPE_CHECKING:
     from distributed import Client
+    from transformers import PreTrainedModel
 
 
 @pytest.fixture(scope="session")
@@ -59,3 +60,24 @@ def client() -> "Iterator[Client]":
         Client(cluster) as client,
     ):
         yield client
+
+
+@pytest.fixture
+def tiny() -> "Callable[..., PreTrainedModel]":
+    """Build a preset of one small layer: ``tiny("tiny-gpt2", seed=1)``."""
+
+    import torch
+
+    from workbench.training import models
+
+    def build(source: str = "tiny-llama", *, seed: int = 0, width: int = 8) -> "PreTrainedModel":
+        generator = torch.Generator().manual_seed(seed)
+        shape = ModelConfig(source=source, width=width, layers=2, heads=2, vocabulary=258)
+        model = models.tiny(shape, vocabulary=40, context=10, generator=generator)
+        # Presets start with tiny weights, near which a wrong term of the gradient would be small.
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.empty_like(parameter).normal_(0, 0.3, generator=generator))
+        return model.train()
+
+    return build

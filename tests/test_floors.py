@@ -10,12 +10,14 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "workbench"
 FLOORS = {
-    **dict.fromkeys(["config", "corpora", "errors", "fast", "presets"], 1),
-    "privacy": 2,
-    **dict.fromkeys(["training", "audit", "readings"], 3),
-    **dict.fromkeys(["scaling", "production"], 4),
-    **dict.fromkeys(["figures", "cli", "lab", "terminal", "__main__"], 5),
-    "panels": 6,
+    **dict.fromkeys(["config", "errors", "fast", "presets"], 1),
+    **dict.fromkeys(["privacy", "corpora", "clipping"], 2),
+    "runs": 3,
+    "training": 4,
+    **dict.fromkeys(["audit", "production", "sweeps"], 5),
+    **dict.fromkeys(["analysis", "scaling"], 6),
+    **dict.fromkeys(["figures", "cli", "lab", "terminal", "__main__"], 7),
+    "panels": 8,
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ["torch", "transformers", "opacus", "plotly", "ipywidgets", "distributed"]

@@ -9,7 +9,18 @@ from types import ModuleType
 
 __version__ = "0.1.0"
 
-_ROOMS = ("config", "corpora", "figures", "panels", "privacy", "training")
+_ROOMS = (
+    "analysis",
+    "clipping",
+    "config",
+    "corpora",
+    "figures",
+    "panels",
+    "privacy",
+    "runs",
+    "sweeps",
+    "training",
+)
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -189,7 +189,7 @@ def sweep(file: Path, scheduler: str | None, out: Path | None, retry_failed: boo
     """Run the cells of SWEEP.YAML that are not done yet; Ctrl-C leaves a sweep to go on with."""
     from tqdm import tqdm
 
-    from workbench.training.sweep import SweepConfig, SweepCost, run_sweep
+    from workbench.sweeps.sweep import SweepConfig, SweepCost, run_sweep
 
     config = SweepConfig.load(file)
     with tqdm(total=len(config.cells()), unit="cell") as bar:

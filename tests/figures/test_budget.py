@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from workbench.analysis import BudgetCurve, Point, budget_curve, preview
 from workbench.figures.budget import budget_figure, budget_ranges, budget_traces
 from workbench.presets import find
-from workbench.readings import BudgetCurve, Point, budget_curve, preview
 
 LAPTOP = Point.from_preset(find("laptop"))
 CURVE = budget_curve(LAPTOP)

@@ -6,7 +6,8 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from workbench import readings as reading
+from workbench import analysis as reading
+from workbench.analysis import Hold, Point
 from workbench.figures.planes import (
     axis_ranges,
     noise_traces,
@@ -15,7 +16,6 @@ from workbench.figures.planes import (
     privacy_traces,
 )
 from workbench.presets import find, presets
-from workbench.readings import Hold, Point
 
 LAPTOP = Point.from_preset(find("laptop"))
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from workbench.analysis import ceilings
 from workbench.figures.roc import roc_figure, roc_scale, roc_traces
-from workbench.readings import ceilings
 
 BOUNDS = ceilings(5.0, 1e-5)
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from workbench.analysis.schedule import Plan
 from workbench.figures.schedule import schedule_figure, schedule_traces
-from workbench.readings.plan import Plan
 
 PLAN = Plan(noise_kind="step", noise_start=1.2, noise_end=0.6, batch_kind="linear", batch_end=1024)
 

@@ -13,7 +13,7 @@ import pytest
 from workbench.figures import gradients, training
 from workbench.figures.live import LiveFigure
 from workbench.figures.picture import Picture, log_ticks
-from workbench.training.folder import METRICS
+from workbench.runs.folder import METRICS
 
 
 def metrics(steps: int, *, every: int = 25, **columns: Any) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from workbench.training.report import StepReport
+from workbench.runs.report import StepReport
 
 
 def report(step: int, *, steps: int = 300, **changes: Any) -> StepReport:

@@ -4,12 +4,12 @@ import math
 
 import pytest
 
+from workbench.analysis import Point, preview
 from workbench.panels import readouts
 from workbench.panels.readouts import written_reading
 from workbench.presets import find
 from workbench.privacy import Guarantee
 from workbench.privacy.surface import PREVIEW_ERROR
-from workbench.readings import Point, preview
 
 LAPTOP = Point.from_preset(find("laptop"))
 READINGS = preview(LAPTOP)

@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 
 from tests.panels.reports import report
+from workbench.analysis.projection import Projection
 from workbench.config import RunConfig
 from workbench.panels import run_messages
 from workbench.panels.follow import Progress
 from workbench.privacy import Guarantee
-from workbench.readings.projection import Projection
-from workbench.training.folder import metrics_row
+from workbench.runs.folder import metrics_row
+from workbench.runs.report import RunResult
 from workbench.training.plan import plan
-from workbench.training.report import RunResult
 
 SPENT = Guarantee(2.0991, 1e-5, "pld")
 

@@ -12,8 +12,8 @@ from workbench.config import RunConfig
 from workbench.panels import run_readouts
 from workbench.panels.follow import Phase, Progress
 from workbench.privacy import Guarantee
-from workbench.training.folder import metrics_row
-from workbench.training.report import StepReport
+from workbench.runs.folder import metrics_row
+from workbench.runs.report import StepReport
 
 TWIN = RunConfig().with_changes({"privacy.private": False})
 

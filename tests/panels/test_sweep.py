@@ -9,13 +9,13 @@ import pytest
 from distributed import Client
 
 from tests.panels.waiting import eventually
+from workbench.analysis.sweep import SweepProjection, project_sweep
 from workbench.config import RunConfig
 from workbench.errors import InputError
 from workbench.panels import follow_sweep, sweep_readouts
 from workbench.panels.background import Background
 from workbench.panels.sweep import Sweeper
-from workbench.readings.sweep import SweepProjection, project_sweep
-from workbench.training.sweep import SweepConfig, SweepCost, read_sweep, sweep_cost
+from workbench.sweeps.sweep import SweepConfig, SweepCost, read_sweep, sweep_cost
 
 GRID = {"privacy.noise_multiplier": (0.6, 0.8)}
 Panel = Callable[..., Sweeper]
@@ -38,8 +38,8 @@ def panel(
     )
     monkeypatch.setattr("workbench.panels.sweep.SETTLE_SECONDS", 0.01)
     monkeypatch.setattr("workbench.panels.sweep.REDRAW_SECONDS", 0.01)
-    monkeypatch.setattr("workbench.training.sweep.TICK_SECONDS", 0.02)
-    monkeypatch.setattr("workbench.training.sweep_worker._LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("workbench.sweeps.sweep.TICK_SECONDS", 0.02)
+    monkeypatch.setattr("workbench.sweeps.worker._LOOK_SECONDS", 0.0)
     built = []
 
     def build(config: RunConfig | None = None, grid: Any = None) -> Sweeper:

@@ -16,7 +16,7 @@ from scipy import stats
 
 from workbench import corpora, privacy, training
 from workbench.config import RunConfig
-from workbench.training.ledger import read
+from workbench.runs.ledger import read
 from workbench.training.plan import plan
 from workbench.training.prepare import prepare
 from workbench.training.step import Stepper

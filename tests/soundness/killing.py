@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 
 from workbench import training
 from workbench.config import RunConfig
+from workbench.runs.folder import checkpoints
 from workbench.training.checkpoint import Position
-from workbench.training.folder import checkpoints
 
 
 @dataclass(frozen=True)

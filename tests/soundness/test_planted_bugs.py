@@ -15,11 +15,12 @@ import torch
 from torch.nn.functional import linear
 
 from workbench import corpora, privacy
+from workbench.clipping import clipped_sum as clipping
+from workbench.clipping.clipped_sum import ClippedSum
 from workbench.config import RunConfig
 from workbench.corpora import Records
-from workbench.training import clipping, plan, prepare, randomness, session, step
-from workbench.training.clipping import ClippedSum
-from workbench.training.ledger import Ledger, LedgerRecord
+from workbench.runs.ledger import Ledger, LedgerRecord
+from workbench.training import plan, prepare, randomness, session, step
 from workbench.training.plan import Plan
 
 from . import checks

@@ -18,8 +18,8 @@ from torch.nn.functional import cross_entropy
 
 from workbench import training
 from workbench.config import RunConfig
+from workbench.runs.ledger import read
 from workbench.training import RunResult, step
-from workbench.training.ledger import read
 from workbench.training.step import Stepper
 
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from workbench import corpora, privacy, training
+from workbench.clipping.gradient_sum import clipped_gradient_sum
 from workbench.config import RunConfig
 from workbench.errors import InputError
 from workbench.training import calibrate
-from workbench.training.clipping import clipped_gradient_sum
 from workbench.training.models import record_losses
 from workbench.training.prepare import prepare
 from workbench.training.quantile import noisy_share_below

@@ -14,12 +14,12 @@ from transformers import PreTrainedModel
 from workbench.config import ModelConfig, RunConfig, TrainingConfig
 from workbench.corpora import encode, train_tokenizer
 from workbench.errors import InputError
+from workbench.runs.folder import checkpoints
+from workbench.runs.stopping import Watch
 from workbench.training import checkpoint, models
 from workbench.training.checkpoint import Position
-from workbench.training.folder import checkpoints
 from workbench.training.optimizer import optimizer, take_step
 from workbench.training.randomness import Randomness, randomness
-from workbench.training.stopping import Watch
 
 TOKENIZER = train_tokenizer(["some public text"] * 9, 300)
 POSITION = Position(

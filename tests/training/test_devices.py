@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from workbench import training
+from workbench.clipping.gradient_sum import clipped_gradient_sum
 from workbench.config import RunConfig
-from workbench.training.clipping import clipped_gradient_sum
 from workbench.training.models import record_losses
 from workbench.training.prepare import prepare
 

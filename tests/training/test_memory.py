@@ -19,9 +19,9 @@ from transformers import (
 from workbench import training
 from workbench.config import ModelConfig, RunConfig
 from workbench.errors import InputError
-from workbench.training import memory
-from workbench.training.dry_run import DryRun
-from workbench.training.memory import physical_batch_size, predict_memory, what_fits
+from workbench.training.memory import predict as memory
+from workbench.training.memory.fake_tensors import DryRun
+from workbench.training.memory.predict import physical_batch_size, predict_memory, what_fits
 
 from .two_steps import two_steps
 

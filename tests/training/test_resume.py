@@ -19,9 +19,10 @@ from safetensors.torch import load_file
 from workbench import privacy, training
 from workbench.config import RunConfig
 from workbench.errors import InputError
-from workbench.training import folder, prepare, session, step
+from workbench.runs import folder
+from workbench.runs.ledger import Ledger, read
+from workbench.training import prepare, session, step
 from workbench.training import run as run_module
-from workbench.training.ledger import Ledger, read
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -326,7 +327,7 @@ def test_two_processes_do_not_write_one_run(long: RunConfig, tmp_path: Path) -> 
     _stopped(long, tmp_path / "run", after=4)
     path = tmp_path / "run" / "ledger.jsonl"
     holder = (
-        "import sys; from pathlib import Path; from workbench.training.ledger import Ledger, read\n"
+        "import sys; from pathlib import Path; from workbench.runs.ledger import Ledger, read\n"
         "path = Path(sys.argv[1]); head = read(path).head\n"
         "with Ledger.resumed(path, recorded=4, same_noise=True, head=head):\n"
         "    print('held', flush=True); sys.stdin.read()"
@@ -488,7 +489,7 @@ def test_a_run_killed_in_its_first_step_starts_again(
     training.train(long, run_dir=tmp_path / "whole")
     with monkeypatch.context() as patched:
         patched.setattr(step, "take_step", killed)
-        patched.setattr("workbench.training.folder.RunFolder.write_metrics", lambda _: None)
+        patched.setattr("workbench.runs.folder.RunFolder.write_metrics", lambda _: None)
         with pytest.raises(KeyboardInterrupt):
             training.train(long, run_dir=tmp_path / "run")
     assert training.read_run(tmp_path / "run").metrics.empty

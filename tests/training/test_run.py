@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from workbench import privacy, training
 from workbench.config import RunConfig
 from workbench.errors import InputError
+from workbench.runs.ledger import Terms, read
+from workbench.runs.report import perplexity
 from workbench.training import RunResult, StepReport, models, prepare, session, step
-from workbench.training.ledger import Terms, read
 from workbench.training.randomness import Randomness
-from workbench.training.report import perplexity
 
 
 def _run(config: RunConfig, path: Path, **changes: Any) -> tuple[RunResult, list[StepReport]]:

@@ -5,7 +5,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from workbench.config import RunConfig
 from workbench.training import models
-from workbench.training.memory import physical_batch_size
+from workbench.training.memory.predict import physical_batch_size
 from workbench.training.optimizer import gaussian_noise, noisy_mean, optimizer, take_step
 from workbench.training.prepare import Examples
 from workbench.training.step import batch_gradient_sum

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from workbench.analysis import BudgetCurve, steps_within
 from workbench.figures.theme import BLUE, LEGEND, ORANGE, PINK, Traces, axis, figure, layout
 from workbench.privacy.surface import ABSOLUTE_ERROR
-from workbench.readings import BudgetCurve, steps_within
 
 _NOTHING = np.array([np.nan])
 

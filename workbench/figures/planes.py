@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from workbench.analysis import Lines, Plane, PlaneAxes, Point
 from workbench.figures.theme import GREEN, Traces, axis, figure, layout
-from workbench.readings import Lines, Plane, PlaneAxes, Point
 
 _HALO = ", ".join(["0 0 3px #fff"] * 4)
 _PALE_BLUE = [[0, "#f4f8fc"], [0.4, "#cfe1f2"], [0.7, "#94c4df"], [1, "#4f9bcb"]]

@@ -15,7 +15,7 @@ _NAMES = {
 
 
 def policies_figure(gains: pd.DataFrame, *, article_gain: float, height: int = 260) -> go.Figure:
-    """Gains in per cent with their intervals, from `workbench.readings.policies.policy_gains`."""
+    """Gains in per cent with their intervals, from `workbench.analysis.policies.policy_gains`."""
     shown = gains.drop(index="constant").loc[lambda frame: list(frame.index)[::-1]]
     names = [_NAMES[policy] for policy in shown.index]
     ends = [0.0, article_gain, *shown["low"].to_numpy(float), *shown["high"].to_numpy(float)]

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from workbench.analysis import Ceilings
 from workbench.figures.theme import BLUE, GREEN, GREY, LEGEND, ORANGE, PINK, Traces, axis, figure
 from workbench.figures.theme import layout as shared_layout
-from workbench.readings import Ceilings
 
 _HOVER = "FPR %{x:.2g} · TPR ≤ %{y:.3g}<extra>%{fullData.name}</extra>"
 _COMPARED = "FPR %{x:.2g} · TPR %{y:.3g}<extra>%{fullData.name}, no bound</extra>"

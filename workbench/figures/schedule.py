@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from workbench.analysis.schedule import Stage
 from workbench.figures.theme import BLUE, GREEN, LEGEND, ORANGE, Traces, axis, figure, layout
-from workbench.readings.plan import Stage
 
 _STYLES: dict[str, dict[str, Any]] = {
     "σ": {"line": {"color": BLUE, "width": 3, "shape": "hv"}},

@@ -140,6 +140,6 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the kernel's interrupt is not for this process
     own_output = os.dup(1)
     os.dup2(2, 1)  # whatever a library prints must not mix with the answers
-    importlib.import_module("workbench.readings")
+    importlib.import_module("workbench.analysis")
     importlib.import_module("dp_accounting.pld.privacy_loss_distribution")
     Server(sys.stdin.buffer, own_output).serve()

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import ipywidgets as widgets
 
+from workbench.analysis.schedule import Plan, equal_constant_sigma, spending
 from workbench.errors import InputError, sentence
 from workbench.figures.live import LiveFigure
 from workbench.figures.schedule import schedule_figure, schedule_traces
@@ -19,7 +20,6 @@ from workbench.panels.settling import Settling
 from workbench.privacy import Guarantee
 from workbench.privacy.accountant import rounded_up
 from workbench.privacy.schedule import ScheduleKind
-from workbench.readings.plan import Plan, equal_constant_sigma, spending
 
 SETTLE_SECONDS = 0.15
 _KINDS = ("constant", "linear", "exponential", "step")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import ipywidgets as widgets
 import numpy as np
 
+from workbench.analysis import Hold, Point, Readings, certify, preview
 from workbench.errors import InputError, sentence
 from workbench.panels import readouts
 from workbench.panels.background import Background
@@ -20,7 +21,6 @@ from workbench.panels.painter import Painter
 from workbench.panels.settling import Settling
 from workbench.presets import find
 from workbench.privacy import Guarantee
-from workbench.readings import Hold, Point, Readings, certify, preview
 
 SETTLE_SECONDS = 0.15
 

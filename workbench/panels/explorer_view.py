@@ -6,7 +6,9 @@ from typing import Any
 import ipywidgets as widgets
 import numpy as np
 
-from workbench import readings as reading
+from workbench import analysis as reading
+from workbench.analysis import Hold, Point, Readings
+from workbench.analysis.snippets import as_opacus, as_python, as_yaml
 from workbench.errors import InputError
 from workbench.figures.budget import budget_figure, budget_ranges, budget_traces
 from workbench.figures.live import LiveFigure
@@ -21,8 +23,6 @@ from workbench.figures.planes import (
 from workbench.figures.roc import roc_figure, roc_scale, roc_traces
 from workbench.panels.controls import DELTA, STYLE, CopyBox, Knob, status_line
 from workbench.presets import presets
-from workbench.readings import Hold, Point, Readings
-from workbench.readings.snippets import as_opacus, as_python, as_yaml
 
 FORMATS = {"YAML": as_yaml, "Python": as_python, "Opacus call": as_opacus}
 LENGTH_UNITS = ("steps", "epochs")

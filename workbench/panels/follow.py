@@ -19,9 +19,9 @@ from workbench.config import RunConfig
 from workbench.errors import InputError, sentence
 from workbench.panels.watched import Watched
 from workbench.privacy import Guarantee
-from workbench.training.folder import METRICS, fresh_path, metrics_row
-from workbench.training.ledger import read
-from workbench.training.report import RunResult, StepReport
+from workbench.runs.folder import METRICS, fresh_path, metrics_row
+from workbench.runs.ledger import read
+from workbench.runs.report import RunResult, StepReport
 
 Phase = Literal[
     "preparing", "running", "pausing", "paused", "cancelling", "done", "cancelled", "failed"

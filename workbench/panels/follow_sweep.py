@@ -14,7 +14,7 @@ import pandas as pd
 
 from workbench.errors import InputError, sentence
 from workbench.panels.watched import Watched
-from workbench.training.sweep import SweepConfig, fresh_folder, run_sweep
+from workbench.sweeps.sweep import SweepConfig, fresh_folder, run_sweep
 
 Phase = Literal["running", "cancelling", "done", "cancelled", "failed"]
 ENDED: tuple[Phase, ...] = ("done", "cancelled", "failed")

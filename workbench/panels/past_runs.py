@@ -12,12 +12,12 @@ import pandas as pd
 import traitlets
 
 from workbench import training
+from workbench.analysis.past_runs import PastRun, past_runs
 from workbench.errors import InputError
 from workbench.figures.training import PAST
 from workbench.panels.controls import written
 from workbench.panels.readouts import written_reading
 from workbench.panels.run_readouts import shown_epsilon
-from workbench.readings.past_runs import PastRun, past_runs
 
 _ASSETS = Path(__file__).parent / "assets"
 _MOST_ROWS = 100  # the newest; a browser draws that many at once

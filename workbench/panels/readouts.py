@@ -3,12 +3,12 @@
 import html
 import math
 
+from workbench.analysis import Point, Readings
 from workbench.panels.controls import written
 from workbench.presets import Preset, article_claims
 from workbench.privacy import Guarantee
 from workbench.privacy.accountant import rounded_up
 from workbench.privacy.surface import PREVIEW_ERROR
-from workbench.readings import Point, Readings
 
 NO_PREVIEW = "no preview for these settings; the certified value is on its way"
 

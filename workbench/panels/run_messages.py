@@ -3,11 +3,11 @@
 import html
 import math
 
+from workbench.analysis.projection import Projection
 from workbench.panels.controls import written
 from workbench.panels.follow import Progress, Run
 from workbench.panels.readouts import written_reading
 from workbench.panels.run_readouts import duration, shown_epsilon
-from workbench.readings.projection import Projection
 
 READY = "<b>Ready.</b> Start trains in the background; the kernel stays free for other cells."
 

@@ -14,6 +14,7 @@ from typing import Any
 import ipywidgets as widgets
 import pandas as pd
 
+from workbench.analysis.sweep import SweepProjection, project_sweep, spent
 from workbench.config import RunConfig
 from workbench.errors import InputError, sentence
 from workbench.figures.live import LiveFigure
@@ -25,9 +26,8 @@ from workbench.panels.follow_sweep import Sweep, SweepProgress
 from workbench.panels.settling import Settling
 from workbench.panels.sweep_controls import SweepControls
 from workbench.panels.sweep_form import MOST_FIELDS, SweepForm
-from workbench.readings.sweep import SweepProjection, project_sweep, spent
-from workbench.training.sweep import SweepCost
-from workbench.training.sweep_folder import no_results
+from workbench.sweeps.folder import no_results
+from workbench.sweeps.sweep import SweepCost
 
 REDRAW_SECONDS = 0.3
 SETTLE_SECONDS = 0.4

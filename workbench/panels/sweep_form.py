@@ -11,7 +11,7 @@ import yaml
 from workbench.config import RunConfig
 from workbench.errors import InputError
 from workbench.panels.run_form import RunForm
-from workbench.training.sweep_config import SweepConfig, field_names
+from workbench.sweeps.config import SweepConfig, field_names
 
 MOST_FIELDS = 3
 _PLACE: dict[str, Any] = {"layout": {"width": "auto"}}

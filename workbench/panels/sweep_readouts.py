@@ -8,13 +8,13 @@ from typing import Any
 
 import pandas as pd
 
+from workbench.analysis.sweep import SweepProjection
 from workbench.figures.sweep import label
 from workbench.panels.controls import written
 from workbench.panels.follow_sweep import SweepProgress
 from workbench.panels.readouts import written_reading
 from workbench.panels.run_readouts import duration, shown_epsilon
-from workbench.readings.sweep import SweepProjection
-from workbench.training.sweep import SweepCost
+from workbench.sweeps.sweep import SweepCost
 
 READY = "Start trains the cells in processes of their own; the kernel stays free."
 CERTIFIED = '<span class="wb-badge certified">certified</span>'

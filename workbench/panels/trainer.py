@@ -15,6 +15,7 @@ from pathlib import Path
 import ipywidgets as widgets
 import numpy as np
 
+from workbench.analysis.projection import Projection, project
 from workbench.config import RunConfig
 from workbench.errors import InputError
 from workbench.panels import follow, run_messages, run_readouts
@@ -26,7 +27,6 @@ from workbench.panels.run_controls import RunControls
 from workbench.panels.run_form import RunForm
 from workbench.panels.run_pictures import Pictures, View
 from workbench.panels.settling import Settling
-from workbench.readings.projection import Projection, project
 
 # However fast the steps come. Pictures take a browser without a graphics card 0.13 s of its core,
 # numbers 0.02 s, and training on a small machine would miss more of it.

@@ -7,29 +7,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from workbench.clipping.clipped_sum import ClippedSum
+    from workbench.clipping.gradient_sum import clipped_gradient_sum
+    from workbench.runs.folder import RunRecord, read_run, verify
+    from workbench.runs.report import RunResult, StepReport
     from workbench.training.calibrate import NormCalibration, calibrated_norm
-    from workbench.training.clipping import ClippedSum, clipped_gradient_sum
-    from workbench.training.estimate import MemoryEstimate
-    from workbench.training.folder import RunRecord, read_run, verify
-    from workbench.training.memory import predict_memory, what_fits
-    from workbench.training.report import RunResult, StepReport
+    from workbench.training.memory.estimate import MemoryEstimate
+    from workbench.training.memory.predict import predict_memory, what_fits
     from workbench.training.run import resume, train
 
 _HOMES = {
-    "NormCalibration": "calibrate",
-    "calibrated_norm": "calibrate",
-    "ClippedSum": "clipping",
-    "clipped_gradient_sum": "clipping",
-    "MemoryEstimate": "estimate",
-    "RunRecord": "folder",
-    "read_run": "folder",
-    "verify": "folder",
-    "predict_memory": "memory",
-    "what_fits": "memory",
-    "RunResult": "report",
-    "StepReport": "report",
-    "resume": "run",
-    "train": "run",
+    "NormCalibration": "training.calibrate",
+    "calibrated_norm": "training.calibrate",
+    "ClippedSum": "clipping.clipped_sum",
+    "clipped_gradient_sum": "clipping.gradient_sum",
+    "MemoryEstimate": "training.memory.estimate",
+    "RunRecord": "runs.folder",
+    "read_run": "runs.folder",
+    "verify": "runs.folder",
+    "predict_memory": "training.memory.predict",
+    "what_fits": "training.memory.predict",
+    "RunResult": "runs.report",
+    "StepReport": "runs.report",
+    "resume": "training.run",
+    "train": "training.run",
 }
 
 __all__ = [
@@ -52,5 +53,5 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return getattr(import_module(f"workbench.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from workbench import corpora
+from workbench.clipping.clipped_sum import ClippedSum
 from workbench.config import RunConfig
 from workbench.errors import InputError, probability
 from workbench.privacy.schedule import History
-from workbench.training.clipping import ClippedSum
 from workbench.training.optimizer import optimizer, take_step
 from workbench.training.plan import count_noise
 from workbench.training.prepare import Examples, Prepared, prepare

@@ -22,10 +22,10 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench.errors import InputError
-from workbench.training.folder import STATE, WEIGHTS, checkpoints, sha256
+from workbench.runs.folder import STATE, WEIGHTS, checkpoints, sha256
+from workbench.runs.stopping import Watch
 from workbench.training.models import no_progress_bars
 from workbench.training.randomness import Randomness
-from workbench.training.stopping import Watch
 
 _TENSORS = "optimizer.safetensors"
 _NOISE = "noise generator"
@@ -37,7 +37,7 @@ class Position:
 
     ``recorded`` counts the ledger's steps, and ``ledger_head`` is the hash of its last line;
     ``seconds`` is the time trained in all sessions together, ``max_grad_norm`` what adaptive
-    clipping has arrived at, and ``fingerprint`` what `workbench.training.repeat.fingerprint` gave.
+    clipping has arrived at, and ``fingerprint`` what `workbench.training.replay.fingerprint` gave.
     """
 
     step: int = 0

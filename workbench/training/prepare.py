@@ -14,8 +14,8 @@ from workbench.config import PrivacyConfig, RunConfig
 from workbench.corpora import Encoded, Records
 from workbench.corpora.tokens import IGNORED
 from workbench.errors import InputError
+from workbench.runs.ledger import Terms
 from workbench.training import models
-from workbench.training.ledger import Terms
 from workbench.training.plan import Plan, plan
 from workbench.training.randomness import Randomness, initial_weights, randomness
 

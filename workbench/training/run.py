@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 
 from workbench.config import RunConfig
+from workbench.runs.folder import LEDGER, RunFolder, fresh_path, read_run
+from workbench.runs.ledger import Ledger
+from workbench.runs.report import RunResult
 from workbench.training.distributed import joined
-from workbench.training.folder import LEDGER, RunFolder, fresh_path, read_run
-from workbench.training.ledger import Ledger
 from workbench.training.prepare import prepare
-from workbench.training.report import RunResult
 from workbench.training.session import OnStep, Run
 
 

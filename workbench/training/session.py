@@ -18,28 +18,28 @@ import torch
 from workbench.config import RunConfig
 from workbench.errors import sentence
 from workbench.privacy import Guarantee
-from workbench.training import checkpoint, models, progress
-from workbench.training.checkpoint import Position
-from workbench.training.distributed import World
-from workbench.training.folder import (
+from workbench.runs.folder import (
     LEDGER,
     RunFolder,
     RunRecord,
     refuse_foreign,
     refuse_other_end,
 )
-from workbench.training.ledger import Ledger
-from workbench.training.ledger import read as read_ledger
-from workbench.training.memory import physical_batch_size
+from workbench.runs.ledger import Ledger
+from workbench.runs.ledger import read as read_ledger
+from workbench.runs.report import RunResult, State, StepReport
+from workbench.runs.stopping import Reason, reason_to_stop
+from workbench.training import checkpoint, models, progress
+from workbench.training.checkpoint import Position
+from workbench.training.distributed import World
+from workbench.training.memory.predict import physical_batch_size
 from workbench.training.optimizer import optimizer
 from workbench.training.plan import remaining
 from workbench.training.prepare import Prepared
 from workbench.training.randomness import apart
-from workbench.training.repeat import fingerprint, refuse_other_terms, repeats
-from workbench.training.report import RunResult, State, StepReport
+from workbench.training.replay import fingerprint, refuse_other_terms, repeats
 from workbench.training.spending import Spending
 from workbench.training.step import Stepper
-from workbench.training.stopping import Reason, reason_to_stop
 
 _SAMPLE_TOKENS = 60
 _SAVE_SECONDS = 60.0  # about how much training a kill can cost where evaluations are rare

@@ -11,7 +11,7 @@ import math
 
 from workbench.privacy import Guarantee
 from workbench.privacy.schedule import History
-from workbench.training.ledger import Terms
+from workbench.runs.ledger import Terms
 from workbench.training.plan import Plan
 
 _STRETCHES = 24

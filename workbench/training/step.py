@@ -14,17 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from workbench.clipping.clipped_sum import ClippedSum, RecordLosses, trainable
+from workbench.clipping.gradient_sum import clipped_gradient_sum
 from workbench.config import RunConfig
+from workbench.runs.ledger import Ledger
 from workbench.training import models
-from workbench.training.clipping import (
-    ClippedSum,
-    RecordLosses,
-    clipped_gradient_sum,
-    trainable,
-)
 from workbench.training.distributed import World
-from workbench.training.ledger import Ledger
-from workbench.training.memory import physical_batch_size
+from workbench.training.memory.predict import physical_batch_size
 from workbench.training.optimizer import gaussian_noise, learning_rate, noisy_mean, take_step
 from workbench.training.plan import StepTerms
 from workbench.training.prepare import Examples, Prepared

@@ -1,0 +1,1 @@
+"""Clipped sums in one backward pass (book-keeping); see `engine`."""

@@ -1,0 +1,223 @@
+"""How each kind of layer is run so that its parameters' gradients can be told apart by record.
+
+A way to run takes the recorder, the layer and the call's arguments, returns the layer's output, and
+leaves the recorder something to watch. `way_to_run` chooses by what the layer's forward computes.
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
+from torch.nn.functional import embedding as look_up
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
+
+from workbench.clipping.bookkeeping import layer_rules as layers
+from workbench.clipping.bookkeeping.contributions import Dense, wide
+
+if TYPE_CHECKING:
+    from workbench.clipping.bookkeeping.recorder import Layer, Recorder, Uses
+
+Way = Callable[..., Any]
+
+
+def why_not(module: nn.Module) -> str | None:
+    """Why a module, trainable or not, stands in the way of clipping by record, if it does."""
+    if isinstance(module, _BatchNorm) and module.training:
+        return "it mixes the records of a batch; replace it by a group or layer normalisation"
+    if getattr(module, "track_running_stats", False) and module.training:
+        return "it keeps statistics of the records, to which no noise is added"
+    compiled = (
+        module._compiled_call_impl is not None
+        or "_orig_mod" in module._modules
+        or isinstance(module, torch.jit.ScriptModule)
+    )
+    if compiled and any(p.requires_grad for p in module.parameters()):
+        return "it is compiled, and its layers cannot be watched"
+    if isinstance(module, nn.Embedding) and module.weight.requires_grad:
+        return _why_not_look_up(module.max_norm, by_frequency=module.scale_grad_by_freq)
+    return None
+
+
+def _why_not_look_up(max_norm: float | None, *, by_frequency: bool) -> str | None:
+    if max_norm is not None:
+        return "max_norm changes its weights by what the records look up, without noise"
+    return "scale_grad_by_freq mixes the records of a batch" if by_frequency else None
+
+
+def way_to_run(layer: "Layer") -> Way:
+    """The way for this layer; raises `InputError` if there is none."""
+    if rule := layers.RULES.get(getattr(layer.forward, "__func__", layer.forward)):
+        return partial(_with_rule, rule)
+    if isinstance(layer.module, nn.Embedding) and layer.parameters.keys() == {"weight"}:
+        return _around_look_up
+    if any(True for part in layer.module.children() for _ in part.parameters()):
+        raise layer.refusal("it has trainable parameters of its own beside those of its parts")
+    vectors = all(p.ndim == 1 for p in layer.parameters.values())
+    if vectors and "Norm" in type(layer.module).__name__:
+        return _with_copies
+    return _row_by_row
+
+
+def _with_rule(
+    rule: layers.Rule, recorder: "Recorder", layer: "Layer", /, *args: Any, **kwargs: Any
+) -> Tensor:
+    """A layer whose rule makes uses of its input and its output's gradient."""
+    output = layer.run_unfollowed(*args, **kwargs)
+    if output._is_view():  # Conv1D's: the same numbers, but free to be changed in place
+        output = torch.ops.aten._unsafe_view(output, output.shape)
+    return _watched(rule, recorder, layer, _first(args, kwargs), output)
+
+
+def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A layer's input, also where it is given by its name."""
+    return args[0] if args else next(iter(kwargs.values()))
+
+
+def _around_look_up(recorder: "Recorder", layer: "Layer", /, *args: Any, **kwargs: Any) -> Any:
+    """An embedding that scales or shifts: what it looks up inside is watched, not its output."""
+    stand_in = layer.parameters["weight"].detach()
+    with _LookUps(recorder, layer, stand_in):
+        return layer.run({"weight": stand_in}, *args, **kwargs)
+
+
+class _LookUps(TorchFunctionMode):
+    """Watches `torch.nn.functional.embedding` while a single layer runs on ``weight``."""
+
+    def __init__(self, recorder: "Recorder", layer: "Layer", weight: Tensor) -> None:
+        super().__init__()
+        self.recorder, self.layer, self.weight = recorder, layer, weight
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        used = any(value is self.weight for value in (*args, *kwargs.values()))
+        if not used or func in _ASKING:
+            return func(*args, **kwargs)
+        if func is not look_up:
+            raise self.layer.refusal("it uses its weight for more than looking up rows")
+        call = _LOOK_UP.bind(*args, **kwargs)
+        call.apply_defaults()
+        asked = call.arguments
+        by_frequency = asked["scale_grad_by_freq"]
+        if reason := _why_not_look_up(asked["max_norm"], by_frequency=by_frequency):
+            raise self.layer.refusal(reason)
+        rule = layers.look_up(asked["padding_idx"])
+        return _watched(rule, self.recorder, self.layer, asked["input"], func(*args, **kwargs))
+
+
+_LOOK_UP = inspect.signature(look_up)
+# What may be asked of a weight without using its numbers.
+_ASKING = {getattr(Tensor, name).__get__ for name in ("device", "dtype", "shape", "requires_grad")}
+
+
+def _watched(
+    rule: layers.Rule, recorder: "Recorder", layer: "Layer", x: Tensor, output: Tensor
+) -> Tensor:
+    """``output`` (rows, …), watched; repeated for each record if all records share it."""
+    if output.ndim < 2:
+        raise layer.refusal("it was called on a single vector instead of a batch")
+    signature = (layer.name, x.ndim, len(x) == 1)
+    if signature not in recorder.habits.shared:
+        recorder.batch = recorder.batch or len(x)
+    elif recorder.batch:
+        x, output = (_repeated(t, recorder.batch) for t in (x, output))
+        recorder.repeated = layer
+    x = x.detach()  # keeps the numbers, not the graph behind them
+    version = x._version
+
+    def uses(gradient: Tensor) -> "Uses":
+        if x._version != version:
+            raise layer.refusal("its input was changed in place after it was used")
+        inputs = x.reshape(*gradient.shape[:2], *x.shape[1:])
+        for name, use in rule(layer.module, inputs, gradient, layer.parameters):
+            yield layer.parameters[name], use
+
+    # A table asked for rows 0, 1, 2 … is asked for all records at once.
+    can_be_shared = x.ndim == 1 or len(x) == 1
+    return recorder.watch(layer, output, signature, uses, can_be_shared=can_be_shared)
+
+
+def _repeated(tensor: Tensor, batch: int) -> Tensor:
+    """What all records share, (1, …) or (…) without a batch, as (batch, …), not copied."""
+    return tensor.expand(batch, *tensor.shape[1 if len(tensor) == 1 else 0 :])
+
+
+def _with_copies(recorder: "Recorder", layer: "Layer", /, *args: Any, **kwargs: Any) -> Tensor:
+    """A normalisation whose vectors multiply or add by broadcasting: each row gets its own copy.
+
+    Autograd then sums each copy's gradient over its row alone, whatever the formula (Gemma's is
+    1 + weight). The first call checks that the copies change nothing else.
+    """
+    x = _first(args, kwargs)
+    rows, between = len(x), [1] * (x.ndim - 2)
+    copies = {
+        name: p.detach().expand(rows, *between, *p.shape).requires_grad_()
+        for name, p in layer.parameters.items()
+    }
+    habits, signature = recorder.habits, (layer.name, x.ndim, rows == 1)
+    if signature not in habits.elementwise:
+        habits.elementwise[signature] = _same(layer, copies, *args, **kwargs)
+    if not habits.elementwise[signature]:
+        return _row_by_row(recorder, layer, *args, **kwargs)
+    output = layer.run(copies, *args, **kwargs)
+    for name, copy in copies.items():
+        recorder.watch(layer, copy, signature, partial(_summed, layer.parameters[name]))
+    return output
+
+
+def _same(layer: "Layer", copies: dict[str, Tensor], /, *args: Any, **kwargs: Any) -> bool:
+    plain = layer.run_unfollowed(*args, **kwargs)
+    if not isinstance(plain, Tensor):
+        return False
+    try:
+        copied = layer.run(copies, *args, **kwargs)
+        if isinstance(copied.grad_fn, BackwardCFunction):  # a backward pass by hand
+            torch.autograd.grad(copied.sum(), list(copies.values()), allow_unused=True)
+    except RuntimeError:  # a kernel that takes, or gives back, one vector only
+        return False
+    # Copies of a weight that is not the last to be lined up give an output of another shape, which
+    # would pass by broadcasting. NaN in the same places is the same: that a value is not finite
+    # says nothing of the formula.
+    return plain.shape == copied.shape and torch.allclose(
+        plain, copied, rtol=0, atol=0, equal_nan=True
+    )
+
+
+def _summed(parameter: nn.Parameter, gradient: Tensor) -> "Uses":
+    yield parameter, Dense(layers.over_positions(gradient, parameter.ndim))
+
+
+def _row_by_row(recorder: "Recorder", layer: "Layer", /, *args: Any, **kwargs: Any) -> Tensor:
+    """A layer without a rule: each row's gradient from the layer's own forward on that row."""
+    output = layer.run_unfollowed(*args, **kwargs)
+    if not isinstance(output, Tensor) or output.ndim == 0:
+        raise layer.refusal("it has no rule, and its output is not one tensor of a row a record")
+    inputs = {**dict(enumerate(args)), **kwargs}
+    versions = {key: v._version for key, v in inputs.items() if isinstance(v, Tensor)}
+    floats = {key for key in versions if inputs[key].is_floating_point()}
+
+    def run(parameters: dict[str, Tensor], inputs: dict[Any, Any]) -> Tensor:
+        positional = [inputs[i] for i in range(len(args))]
+        return layer.run(parameters, *positional, **{name: inputs[name] for name in kwargs})
+
+    def uses(gradient: Tensor) -> "Uses":
+        if any(inputs[key]._version != version for key, version in versions.items()):
+            raise layer.refusal("its input was changed in place after it was used")
+        parameters = {name: wide(p.detach()) for name, p in layer.parameters.items()}
+        widened = {key: wide(v) if key in floats else v for key, v in inputs.items()}
+        try:
+            rows = layers.row_gradients(run, parameters, widened, wide(gradient.flatten(0, 1)))
+        except (RuntimeError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise layer.refusal(f"it has no rule and does not run row by row: {reason}") from None
+        for name, parameter in layer.parameters.items():
+            gradients = rows[name].unflatten(0, gradient.shape[:2])
+            yield parameter, Dense(layers.over_positions(gradients, parameter.ndim))
+
+    return recorder.watch(layer, output, (layer.name, output.ndim, len(output) == 1), uses)

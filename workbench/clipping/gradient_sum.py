@@ -1,0 +1,106 @@
+"""The clipped gradient sum: what DP-SGD adds noise to.
+
+Every record's gradient gᵢ, over all trainable parameters together, is scaled to norm at most C, and
+the scaled gradients are summed: Σᵢ gᵢ·min(1, C/‖gᵢ‖₂) (Abadi et al. 2016, arXiv 1607.00133,
+algorithm 1), or Σᵢ gᵢ·C/(‖gᵢ‖₂ + γ) where it is normalised (Bu et al. 2022, arXiv 2206.07136).
+Adding or removing one record then moves the sum by at most C, and on that alone the noise is
+calibrated.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from weakref import WeakKeyDictionary
+
+from torch import Tensor, nn
+
+from workbench.clipping.clipped_sum import ClippedSum, RecordLosses, clip_factors, now_and_then
+from workbench.clipping.mutation_guard import refusing_changes
+from workbench.errors import InputError, positive
+
+_CALLS: WeakKeyDictionary[nn.Module, Counter[str]] = WeakKeyDictionary()  # by engine
+ENGINES = ("bookkeeping", "ghost", "hooks", "reference")
+
+
+def clipped_gradient_sum(
+    model: nn.Module,
+    record_losses: RecordLosses,
+    *,
+    max_grad_norm: float,
+    engine: str = "bookkeeping",
+    normalised: bool = False,
+) -> ClippedSum:
+    """Σᵢ gᵢ·min(1, C/‖gᵢ‖) over the records of one batch, or Σᵢ gᵢ·C/(‖gᵢ‖ + 0.01).
+
+    Args:
+        model: the model whose trainable parameters count; in training mode.
+        record_losses: runs the forward pass and returns one loss a record, shape (batch,), each a
+            function of its own record alone (no batch normalisation, no mean over the batch). Of an
+            empty batch it returns ``torch.zeros(0)``, because few models run on nothing.
+        max_grad_norm: the clipping norm C.
+        engine: how it is computed: ``bookkeeping`` (one backward pass, fast), ``ghost`` (Opacus,
+            two backward passes, no tied weights), ``hooks`` (Opacus, every record's gradient) or
+            ``reference`` (one record at a time).
+        normalised: scale every record to about C, the small ones too.
+
+    A parameter that no loss depends on has a sum of zeros and is named in a warning; Opacus's
+    engines refuse it. Raises `InputError` for an unknown engine, a C that is not above 0, losses
+    that are not one a record, and a model that is in evaluation mode, has hooks on its gradients,
+    is changed by its forward pass (see `workbench.clipping.mutation_guard`) or cannot be treated
+    by the engine, and `FloatingPointError` if a record's gradient is not finite.
+    """
+    if engine not in ENGINES:
+        raise InputError(
+            f"engine is {engine!r} but must be one of {', '.join(ENGINES)}; choose one."
+        )
+    positive("max_grad_norm", max_grad_norm, remedy="set the clipping norm")
+    if not model.training:
+        raise InputError("The model is in evaluation mode; call model.train() before clipping.")
+    _refuse_hooks(model)
+    factors = partial(clip_factors, max_grad_norm=max_grad_norm, normalised=normalised)
+    clipped = _engine(engine)(
+        model, partial(_losses, model, engine, record_losses), factors=factors
+    )
+    _CALLS.setdefault(model, Counter())[engine] += 1
+    return clipped
+
+
+def _engine(name: str) -> Callable[..., ClippedSum]:
+    """The engine's own function; Opacus loads only if it is asked for."""
+    match name:
+        case "bookkeeping":
+            from workbench.clipping.bookkeeping import engine as module
+        case "ghost":
+            from workbench.clipping import opacus_ghost as module
+        case "hooks":
+            from workbench.clipping import opacus_hooks as module
+        case _:
+            from workbench.clipping import reference as module
+    return module.clipped_gradient_sum
+
+
+def _refuse_hooks(model: nn.Module) -> None:
+    """An engine may pass by hooks on gradients, or they change the sum after it was clipped."""
+    for name, parameter in model.named_parameters():
+        hooks = parameter._backward_hooks or parameter._post_accumulate_grad_hooks
+        if hooks and parameter.requires_grad:
+            raise InputError(
+                f"{name!r} has a hook on its gradient, which clipping would not see; remove the "
+                "hook, and change the clipped sum instead."
+            )
+
+
+def _losses(model: nn.Module, engine: str, record_losses: RecordLosses) -> Tensor:
+    with refusing_changes(model, values=costly_checks_are_due(model, engine)):
+        losses = record_losses()
+    if losses.ndim != 1:
+        raise InputError(
+            f"record_losses gave shape {tuple(losses.shape)} but must give one loss a record, "
+            "(batch,); sum or average over tokens only."
+        )
+    return losses
+
+
+def costly_checks_are_due(model: nn.Module, engine: str) -> bool:
+    """At an engine's calls 1, 4, 16, 64 … on a model, so that they cost little in the long run."""
+    return now_and_then(_CALLS.get(model, Counter[str]())[engine] + 1)
