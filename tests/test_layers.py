@@ -1,4 +1,4 @@
-"""The house stands: imports go down, and nothing heavy is carried up before it is needed."""
+"""Imports go down the layers, and nothing heavy loads before it is needed."""
 
 import ast
 import subprocess
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "workbench"
-FLOORS = {
+LAYERS = {
     **dict.fromkeys(["config", "errors", "fast", "presets"], 1),
     **dict.fromkeys(["privacy", "corpora", "clipping"], 2),
     "runs": 3,
@@ -25,17 +25,19 @@ HEAVY = ["torch", "transformers", "opacus", "plotly", "ipywidgets", "distributed
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_go_downwards(path: Path):
-    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    if room == "__init__":
+    package = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if package == "__init__":
         return
     source = path.read_text(encoding="utf-8")
-    for imported in rooms_imported(source):
-        assert FLOORS[imported] <= FLOORS[room], f"{room} imports {imported} from a floor above"
+    for imported in packages_imported(source):
+        assert LAYERS[imported] <= LAYERS[package], (
+            f"{package} imports {imported} from a layer above"
+        )
 
 
 def test_an_import_inside_a_function_counts():
     source = "def late():\n    from workbench import panels\n    import workbench.cli\n"
-    assert set(rooms_imported(source)) == {"panels", "cli"}
+    assert set(packages_imported(source)) == {"panels", "cli"}
 
 
 @pytest.mark.parametrize(
@@ -54,18 +56,18 @@ def test_heavy_packages_load_when_first_used(statement: str, unwanted: list[str]
     assert set(unwanted) & set(result.stdout.split()) == set()
 
 
-def rooms_imported(source: str) -> Iterator[str]:
-    """The rooms of the package that a module imports, wherever in it the import stands."""
+def packages_imported(source: str) -> Iterator[str]:
+    """The packages that a module imports, wherever in it the import stands."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports name their room in full"
+            assert node.level == 0, "imports name their package in full"
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
         for name in names:
             top, _, rest = name.partition(".")
-            room = rest.partition(".")[0]
-            if top == "workbench" and room in FLOORS:
-                yield room
+            package = rest.partition(".")[0]
+            if top == "workbench" and package in LAYERS:
+                yield package
