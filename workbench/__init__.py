@@ -19,6 +19,7 @@ _ROOMS = (
     "panels",
     "privacy",
     "runs",
+    "scaling",
     "sweeps",
     "training",
 )
