@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from benchmarks.memory import GIVING_BACK, added
 from workbench.clipping.bookkeeping import products
+from workbench.clipping.clipped_sum import ClippedSum
 from workbench.clipping.gradient_sum import clipped_gradient_sum
 from workbench.config import ModelConfig
 from workbench.training import models, optimizer
@@ -139,17 +140,16 @@ class Steps:
 
     def private(self, physical_batch: int, engine: str = "bookkeeping") -> None:
         """A step of DP-SGD, with the functions that a run takes it with."""
-        total: dict[str, Tensor] = {}
+        total: ClippedSum | None = None
         for part in self.tokens.split(physical_batch):
             clipped = clipped_gradient_sum(
                 self.model, lambda part=part: self.losses(part), max_grad_norm=1.0, engine=engine
             )
-            add_to(total, clipped.gradients)
+            total = total.with_part(clipped) if total else clipped
             del clipped  # as a run does, else it is there beside the next part's
-        noise = optimizer.gaussian_noise(
-            total, noise_multiplier=0.8, max_grad_norm=1.0, generator=self.noise
-        )
-        mean = optimizer.noisy_mean(total, noise, expected_batch_size=BATCH)
+        assert total is not None
+        noise = optimizer.gaussian_noise(total, noise_multiplier=0.8, generator=self.noise)
+        mean = optimizer.noisy_mean(total.gradients, noise, expected_batch_size=BATCH)
         optimizer.take_step(
             self.model, self.optimizer, mean, learning_rate=1e-4, noise_deviation=0.8 / BATCH
         )
@@ -167,12 +167,6 @@ class Steps:
                 products.LEAST_WORTH_A_CALL = least
 
         return step
-
-
-def add_to(total: dict[str, Tensor], part: dict[str, Tensor]) -> None:
-    """Add a part's sums, or take them over if they are the first."""
-    for name, gradient in part.items():
-        total[name] = total[name].add_(gradient) if name in total else gradient
 
 
 def times(case: str, threads: int) -> dict[str, float]:

@@ -52,9 +52,9 @@ def noise_halved(patch: pytest.MonkeyPatch) -> None:
 def noise_from_c_of_the_first_step(patch: pytest.MonkeyPatch) -> None:
     noise, first = step.gaussian_noise, []
 
-    def stale(total: Any, *, max_grad_norm: float, **more: Any) -> Any:
-        first.append(max_grad_norm)
-        return noise(total, max_grad_norm=first[0], **more)
+    def stale(total: ClippedSum, **more: Any) -> Any:
+        first.append(total.max_grad_norm)
+        return noise(replace(total, max_grad_norm=first[0]), **more)
 
     patch.setattr(step, "gaussian_noise", stale)
 
@@ -63,8 +63,8 @@ def noise_from_c_of_the_next_step(patch: pytest.MonkeyPatch) -> None:
     """As where a scheduler's step() is called too early: noise shrinks before clipping does."""
     noise, at = step.gaussian_noise, iter((1.0, 0.25, 0.25, 0.25))
 
-    def early(total: Any, *, max_grad_norm: float, **more: Any) -> Any:
-        return noise(total, max_grad_norm=next(at), **more)
+    def early(total: ClippedSum, **more: Any) -> Any:
+        return noise(replace(total, max_grad_norm=next(at)), **more)
 
     patch.setattr(step, "gaussian_noise", early)
 
@@ -188,7 +188,7 @@ def _replaced(
         total = clip(gradients, norms, max_grad_norm)
         parts = total.split([p.numel() for p in parameters.values()])
         sums = {n: t.view_as(p) for (n, p), t in zip(parameters.items(), parts, strict=True)}
-        return ClippedSum(sums, gradients.norm(dim=1))
+        return ClippedSum(sums, gradients.norm(dim=1), max_grad_norm)
 
     patch.setattr(step, "clipped_gradient_sum", summed)
 

@@ -1,11 +1,15 @@
 """Noise with the variance it claims, in float32 or wider, a constant divisor, and what follows."""
 
+import math
+
 import pytest
 import torch
 from scipy import stats
 from torch import Tensor, nn
 
+from workbench.clipping.clipped_sum import ClippedSum
 from workbench.config import TrainingConfig
+from workbench.errors import InputError
 from workbench.training.optimizer import (
     AdamWBC,
     gaussian_noise,
@@ -18,12 +22,15 @@ from workbench.training.optimizer import (
 N = 200_000
 
 
+def clipped(gradients: dict[str, Tensor], *, max_grad_norm: float = 1.0) -> ClippedSum:
+    return ClippedSum(gradients, torch.zeros(0), max_grad_norm)
+
+
 def _noise(dtype: torch.dtype = torch.float32, *, seed: int = 0) -> Tensor:
     """The noise for a sum, in units of its claimed deviation σC = 0.8 · 0.5."""
     noise = gaussian_noise(
-        {"weight": torch.zeros(N, dtype=dtype)},
+        clipped({"weight": torch.zeros(N, dtype=dtype)}, max_grad_norm=0.5),
         noise_multiplier=0.8,
-        max_grad_norm=0.5,
         generator=torch.Generator().manual_seed(seed),
     )
     return noise["weight"] / (0.8 * 0.5)
@@ -41,9 +48,8 @@ def test_the_noise_is_gaussian() -> None:
 
 def test_the_noise_of_two_parameters_is_independent() -> None:
     noise = gaussian_noise(
-        {"one": torch.zeros(N), "two": torch.zeros(N)},
+        clipped({"one": torch.zeros(N), "two": torch.zeros(N)}),
         noise_multiplier=1.0,
-        max_grad_norm=1.0,
         generator=torch.Generator().manual_seed(0),
     )
     # The correlation of N pairs has standard deviation 1/√N; five of them.
@@ -62,10 +68,38 @@ def test_small_noise_is_not_lost_on_a_large_sum() -> None:
     """In bf16, 256 + 0.1 is 256."""
     total = {"weight": torch.full((N,), 256.0, dtype=torch.bfloat16)}
     noise = gaussian_noise(
-        total, noise_multiplier=0.1, max_grad_norm=1.0, generator=torch.Generator().manual_seed(0)
+        clipped(total), noise_multiplier=0.1, generator=torch.Generator().manual_seed(0)
     )
     noisy = noisy_mean(total, noise, expected_batch_size=1)
     assert float(noisy["weight"].std()) == pytest.approx(0.1, rel=0.02)
+
+
+def test_the_noise_takes_its_scale_from_the_sum_that_it_hides() -> None:
+    """Twice the C, twice the noise, and no argument beside the sum could say otherwise."""
+    total, drawn = {"weight": torch.zeros(8)}, []
+    for bound in (1.0, 2.0):
+        generator = torch.Generator().manual_seed(0)
+        noise = gaussian_noise(
+            clipped(total, max_grad_norm=bound), noise_multiplier=0.8, generator=generator
+        )
+        drawn.append(noise["weight"])
+    torch.testing.assert_close(drawn[1], 2 * drawn[0])
+
+
+def test_a_sum_without_a_bound_gets_no_noise() -> None:
+    total = clipped({"weight": torch.zeros(8)}, max_grad_norm=math.inf)
+    generator = torch.Generator()
+    with pytest.raises(InputError, match="was not clipped"):
+        gaussian_noise(total, noise_multiplier=0.8, generator=generator)
+    assert not gaussian_noise(total, noise_multiplier=0.0, generator=generator)["weight"].any()
+
+
+def test_parts_clipped_to_different_norms_are_not_added_up() -> None:
+    one, other = (clipped({"weight": torch.ones(2)}, max_grad_norm=bound) for bound in (1.0, 0.5))
+    with pytest.raises(InputError, match=r"max_grad_norm is 0\.5 in one part .* 1\.0 in another"):
+        one.with_part(other)
+    assert one.gradients["weight"].tolist() == [1, 1]
+    assert one.with_part(one).gradients["weight"].tolist() == [2, 2]
 
 
 def test_the_sum_is_divided_by_the_expected_batch_size() -> None:

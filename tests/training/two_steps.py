@@ -19,9 +19,8 @@ def two_steps(config: RunConfig, shape: PretrainedConfig) -> None:
     records = torch.randint(256, (expected, config.corpus.record_tokens))
     for _ in range(2):
         total, _ = batch_gradient_sum(model, Examples(records, records), config, max_grad_norm=1.0)
-        noise = gaussian_noise(
-            total.gradients, noise_multiplier=0.8, max_grad_norm=1.0, generator=chance
-        )
+        multiplier = 0.8 if config.privacy.private else 0.0
+        noise = gaussian_noise(total, noise_multiplier=multiplier, generator=chance)
         noisy = noisy_mean(total.gradients, noise, expected_batch_size=expected)
         take_step(model, moving, noisy, learning_rate=1e-3, noise_deviation=1.0)
         del total, noise, noisy

@@ -3,27 +3,63 @@
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
+from workbench.errors import InputError
+
 RecordLosses = Callable[[], Tensor]
-# From every record's norm (batch,) to what its gradient is multiplied by (batch,).
-Factors = Callable[[Tensor], Tensor]
 STABILITY = 0.01  # γ of Bu et al. 2022: what is far smaller stays so instead of growing to C
 
 
 @dataclass(frozen=True)
 class ClippedSum:
-    """A sum over records of clipped gradients.
+    """A sum over records of clipped gradients, and the C that bounds each record's part of it.
 
     ``gradients`` maps each trainable parameter's name to a tensor of its shape, float32 or wider;
     ``norms`` is (batch,), each record's gradient norm before clipping. A tied parameter appears
-    once, under its first name.
+    once, under its first name. ``max_grad_norm`` is C, infinite where nothing was clipped: noise
+    takes its scale from it, so that no other C can stand beside the sum.
     """
 
     gradients: dict[str, Tensor]
     norms: Tensor
+    max_grad_norm: float
+
+    def with_part(self, part: Self) -> Self:
+        """The sum over these records and those of ``part``, in the memory of these gradients.
+
+        Raises `InputError` if the two were clipped to different C: no noise would fit their sum.
+        """
+        refuse_other_norms([self.max_grad_norm, part.max_grad_norm])
+        for name, total in self.gradients.items():
+            total += part.gradients[name]
+        norms = torch.cat([self.norms, part.norms.to(self.norms.device)])
+        return type(self)(self.gradients, norms, self.max_grad_norm)
+
+
+@dataclass(frozen=True)
+class Factors:
+    """How records are clipped: from their norms (batch,) to what each gradient is multiplied by."""
+
+    max_grad_norm: float
+    normalised: bool = False
+
+    def __call__(self, norms: Tensor) -> Tensor:
+        """See `clip_factors`."""
+        return clip_factors(norms, self.max_grad_norm, normalised=self.normalised)
+
+
+def refuse_other_norms(max_grad_norms: Iterable[float]) -> None:
+    """Raise `InputError` unless the parts of one sum were all clipped to the same C."""
+    found = sorted(set(max_grad_norms))
+    if len(found) > 1:
+        raise InputError(
+            f"max_grad_norm is {found[0]!r} in one part of a sum and {found[-1]!r} in another; clip"
+            " every part of a batch to the same norm."
+        )
 
 
 def now_and_then(number: int) -> bool:

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
-from workbench.clipping.clipped_sum import ClippedSum, RecordLosses, clip_factors, now_and_then
+from workbench.clipping.clipped_sum import ClippedSum, Factors, RecordLosses, now_and_then
 from workbench.clipping.mutation_guard import refusing_changes
 from workbench.errors import InputError, positive
 
@@ -57,7 +57,7 @@ def clipped_gradient_sum(
     if not model.training:
         raise InputError("The model is in evaluation mode; call model.train() before clipping.")
     _refuse_hooks(model)
-    factors = partial(clip_factors, max_grad_norm=max_grad_norm, normalised=normalised)
+    factors = Factors(max_grad_norm, normalised)
     clipped = _engine(engine)(
         model, partial(_losses, model, engine, record_losses), factors=factors
     )

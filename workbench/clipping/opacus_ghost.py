@@ -49,7 +49,7 @@ def clipped_gradient_sum(
         try:
             losses = _losses(record_losses)
             if not len(losses):
-                return ClippedSum(zeros(parameters), wide(losses.detach()))
+                return ClippedSum(zeros(parameters), wide(losses.detach()), factors.max_grad_norm)
             refuse_other_uses(losses, parameters, _WHO)
             losses.sum().backward(retain_graph=True)
             norms = torch.stack([_norms(name, p, losses) for name, p in parameters.items()])
@@ -65,7 +65,7 @@ def clipped_gradient_sum(
             _refuse_another_length(losses, norms, weights, parameters)
         (losses * weights).sum().backward()
         gradients = {name: _gradient(p) for name, p in parameters.items()}
-    return ClippedSum(gradients, norms)
+    return ClippedSum(gradients, norms, factors.max_grad_norm)
 
 
 @contextmanager

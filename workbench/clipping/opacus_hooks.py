@@ -35,7 +35,7 @@ def clipped_gradient_sum(
     with attached(GradSampleHooks, model), gradients_kept(parameters.values()):
         losses = record_losses()
         if not len(losses):
-            return ClippedSum(zeros(parameters), wide(losses.detach()))
+            return ClippedSum(zeros(parameters), wide(losses.detach()), factors.max_grad_norm)
         _refuse_other_rows(model, len(losses))
         refuse_other_uses(losses, parameters)
         losses.sum().backward()
@@ -46,7 +46,7 @@ def clipped_gradient_sum(
         name: (weights @ g.flatten(1).to(weights.dtype)).view(g.shape[1:])
         for name, g in records.items()
     }
-    return ClippedSum(gradients, norms)
+    return ClippedSum(gradients, norms, factors.max_grad_norm)
 
 
 @contextmanager

@@ -42,4 +42,4 @@ def clipped_gradient_sum(
         unused -= own.keys()
     if len(losses):
         warn_of_unused(name for name in parameters if name in unused)
-    return ClippedSum(gradients, norms)
+    return ClippedSum(gradients, norms, factors.max_grad_norm)

@@ -12,30 +12,41 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
+from workbench.clipping.clipped_sum import ClippedSum
 from workbench.config import TrainingConfig
+from workbench.errors import InputError
 
 _LEAST_SECOND_MOMENT = 1e-8  # γ′ of Tang et al. 2023: below it a coordinate is noise alone
 
 
 def gaussian_noise(
-    gradient_sum: Mapping[str, Tensor],
-    *,
-    noise_multiplier: float,
-    max_grad_norm: float,
-    generator: torch.Generator,
+    clipped: ClippedSum, *, noise_multiplier: float, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Noise for each parameter's sum, of deviation σC in every coordinate, in float32 or wider.
 
-    ``generator`` lives on the device of the gradients and is used for little else.
+    C is the sum's own. ``generator`` lives on the device of the gradients and is used for little
+    else. Raises `InputError` for noise on a sum that was not clipped, whose scale nothing tells.
     """
-    deviation = noise_multiplier * max_grad_norm
+    deviation = noise_deviation(clipped, noise_multiplier=noise_multiplier)
     return {
         # Noise rounded to bf16 is no longer Gaussian, and is lost where it is added to more.
         name: torch.empty_like(total, dtype=_wide(total)).normal_(
             std=deviation, generator=generator
         )
-        for name, total in gradient_sum.items()
+        for name, total in clipped.gradients.items()
     }
+
+
+def noise_deviation(clipped: ClippedSum, *, noise_multiplier: float) -> float:
+    """σC, the noise's standard deviation in each coordinate of the sum."""
+    if not noise_multiplier:
+        return 0.0
+    if not math.isfinite(clipped.max_grad_norm):
+        raise InputError(
+            f"noise_multiplier is {noise_multiplier:g} but the sum was not clipped, and noise has "
+            "no scale without a bound; set max_grad_norm."
+        )
+    return noise_multiplier * clipped.max_grad_norm
 
 
 def noisy_mean(

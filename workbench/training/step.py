@@ -14,14 +14,26 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from workbench.clipping.clipped_sum import ClippedSum, RecordLosses, trainable
+from workbench.clipping.clipped_sum import (
+    ClippedSum,
+    RecordLosses,
+    refuse_other_norms,
+    trainable,
+    zeros,
+)
 from workbench.clipping.gradient_sum import clipped_gradient_sum
 from workbench.config import RunConfig
 from workbench.runs.ledger import Ledger
 from workbench.training import models
 from workbench.training.distributed import World
 from workbench.training.memory.predict import physical_batch_size
-from workbench.training.optimizer import gaussian_noise, learning_rate, noisy_mean, take_step
+from workbench.training.optimizer import (
+    gaussian_noise,
+    learning_rate,
+    noise_deviation,
+    noisy_mean,
+    take_step,
+)
 from workbench.training.plan import StepTerms
 from workbench.training.prepare import Examples, Prepared
 from workbench.training.quantile import count_below, moved_norm, noisy_share_below
@@ -75,11 +87,9 @@ class Stepper:
         indices = self._draw(terms)
         total, losses = self._sum(indices, norm)
         signal_norm = _norm(total.gradients)
+        multiplier = terms.gradient_noise_multiplier
         noise = gaussian_noise(
-            total.gradients,
-            noise_multiplier=terms.gradient_noise_multiplier,
-            max_grad_norm=norm,
-            generator=prepared.randomness.noise,
+            total, noise_multiplier=multiplier, generator=prepared.randomness.noise
         )
         noise_norm = _norm(noise)
         noisy = noisy_mean(total.gradients, noise, expected_batch_size=terms.expected_batch_size)
@@ -90,7 +100,7 @@ class Stepper:
                 max_grad_norm=norm,
             )
         world.take_from_first(noisy)
-        deviation = terms.gradient_noise_multiplier * norm
+        deviation = noise_deviation(total, noise_multiplier=multiplier)
         rate = learning_rate(config.training, step, prepared.plan.steps)
         take_step(
             prepared.model,
@@ -132,8 +142,10 @@ class Stepper:
         batch = prepared.training[torch.from_numpy(world.share(indices))]
         total, losses = batch_gradient_sum(prepared.model, batch, self.config, max_grad_norm=norm)
         world.add_up(total.gradients)
+        refuse_other_norms(world.gathered(total.max_grad_norm))
         norms = torch.cat(world.gathered(total.norms.cpu()))
-        return ClippedSum(total.gradients, norms), torch.cat(world.gathered(losses.cpu()))
+        whole = ClippedSum(total.gradients, norms, total.max_grad_norm)
+        return whole, torch.cat(world.gathered(losses.cpu()))
 
     def _adapt(self, terms: StepTerms, norm: float, norms: Tensor) -> None:
         """Move C towards its quantile by a noisy count, which this step's σ has paid for."""
@@ -160,10 +172,11 @@ def batch_gradient_sum(
 
     Parts only divide the work: the sum over parts is the sum over the batch up to the rounding of
     float32 additions in another order. An empty batch gives zeros. Without privacy nothing is
-    clipped and ``norms`` is empty.
+    clipped, ``norms`` is empty and ``max_grad_norm`` is infinite.
     """
-    sums = {name: torch.zeros_like(p) for name, p in trainable(model).items()}
-    norms, losses = [torch.zeros(0)], [torch.zeros(0)]
+    bound = max_grad_norm if config.privacy.private else math.inf
+    total = ClippedSum(zeros(trainable(model)), torch.zeros(0), bound)
+    losses = [torch.zeros(0)]
     size = physical_batch_size(config, model)
     for start in range(0, len(batch), size):
         part = batch[start : start + size].without_common_padding()
@@ -174,12 +187,10 @@ def batch_gradient_sum(
 
         with _products_in("ieee"):
             clipped, of_part = _summed(model, record_losses, config, max_grad_norm)
-        norms.append(clipped.norms.cpu())
         losses.append(of_part.float().cpu())
-        for name, total in sums.items():
-            total += clipped.gradients[name]
+        total = total.with_part(clipped)
         del clipped  # else it stays beside all that the next part needs
-    return ClippedSum(sums, torch.cat(norms)), torch.cat(losses)
+    return total, torch.cat(losses)
 
 
 def _summed(
@@ -206,12 +217,12 @@ def _summed(
 
 
 def unclipped_gradient_sum(model: nn.Module, record_losses: RecordLosses) -> ClippedSum:
-    """Σᵢ gᵢ without clipping, for the twin that is not private; ``norms`` is empty."""
+    """Σᵢ gᵢ without clipping, for the twin that is not private; ``norms`` is empty, C infinite."""
     parameters = trainable(model)
     gradients = torch.autograd.grad(
         record_losses().sum(), list(parameters.values()), allow_unused=True, materialize_grads=True
     )
-    return ClippedSum(dict(zip(parameters, gradients, strict=True)), torch.zeros(0))
+    return ClippedSum(dict(zip(parameters, gradients, strict=True)), torch.zeros(0), math.inf)
 
 
 @contextmanager

@@ -78,7 +78,7 @@ def clipped_gradient_sum(
     norms = book.norms()
     weights = factors(norms)
     gradients = {name: book.weighted_sum(p, weights) for name, p in parameters.items()}
-    return ClippedSum(gradients, norms)
+    return ClippedSum(gradients, norms, factors.max_grad_norm)
 
 
 class _Book:

@@ -72,9 +72,8 @@ def estimated(config: RunConfig, build: Callable[[], nn.Module], size: int) -> M
         run.part = "gradients"
         total, _ = batch_gradient_sum(model, batch[:size], config, max_grad_norm=1.0)
         run.part, run.backward_part = "update", ""
-        noise = gaussian_noise(
-            total.gradients, noise_multiplier=1.0, max_grad_norm=1.0, generator=torch.Generator()
-        )
+        multiplier = 1.0 if config.privacy.private else 0.0
+        noise = gaussian_noise(total, noise_multiplier=multiplier, generator=torch.Generator())
         noisy = noisy_mean(total.gradients, noise, expected_batch_size=expected)
         move(noisy)
         del total, noise, noisy, batch
