@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from workbench.config import TrainingConfig
+from workbench.training.noise import normal
 
 _LEAST_SECOND_MOMENT = 1e-8  # γ′ of Tang et al. 2023: below it a coordinate is noise alone
 
@@ -26,13 +27,16 @@ def gaussian_noise(
 ) -> dict[str, Tensor]:
     """Noise for each parameter's sum, of deviation σC in every coordinate, in float32 or wider.
 
-    ``generator`` lives on the device of the gradients and is used for little else.
+    ``generator`` is used for little else. It is drawn in float64, see `workbench.training.noise`.
     """
-    deviation = noise_multiplier * max_grad_norm
     return {
-        # Noise rounded to bf16 is no longer Gaussian, and is lost where it is added to more.
-        name: torch.empty_like(total, dtype=_wide(total)).normal_(
-            std=deviation, generator=generator
+        name: normal(
+            total.shape,
+            deviation=noise_multiplier * max_grad_norm,
+            # Noise rounded to bf16 is no longer Gaussian, and is lost where it is added to more.
+            dtype=_wide(total),
+            device=total.device,
+            generator=generator,
         )
         for name, total in gradient_sum.items()
     }
