@@ -95,13 +95,33 @@ def randomness(
     ``starts_from`` are training records and weights, which the root holds. In several processes
     the generators differ: what they draw has to be agreed on.
     """
-    digest = hashlib.sha256(config.model_dump_json().encode())
-    for tensor in starts_from:
+    root = hashlib.sha256(f"{config.model_dump_json()}\0{digest_of(starts_from)}".encode())
+    secure = config.randomness == "secure"
+    return Randomness(*generators(device), root.hexdigest(), secure)
+
+
+def digest_of(tensors: Iterable[Tensor]) -> str:
+    """A hash of every number, type and shape."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         plain = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(plain.view(torch.uint8).numpy().data)
-    secure = config.randomness == "secure"
-    return _from(_unheard(), device, root=digest.hexdigest(), secure=secure)
+    return digest.hexdigest()
+
+
+def generators(
+    device: torch.device, follows_from: str | None = None
+) -> tuple[np.random.Generator, torch.Generator]:
+    """For batches, and for noise on ``device``: from the operating system, or a text and no more.
+
+    Those of two texts are independent, and so are the two of one.
+    """
+    if follows_from is None:  # 256 bits each, which are written nowhere
+        batches, noise = (np.random.SeedSequence(secrets.randbits(256)) for _ in range(2))
+    else:
+        batches, noise = _seeds(follows_from)
+    return np.random.default_rng(batches), _noise(device, noise)
 
 
 def seeded(chance: Randomness, fingerprint: str | None, purpose: str = "run") -> Randomness:
@@ -111,10 +131,8 @@ def seeded(chance: Randomness, fingerprint: str | None, purpose: str = "run") ->
     """
     if fingerprint is None:
         return renewed(chance, None)
-    digest = hashlib.sha256(f"{purpose}\0{fingerprint}".encode()).digest()
-    seeds = _seeds(int.from_bytes(digest, "big"))
-    made = _from(seeds, chance.noise.device, root=chance.root, secure=chance.secure)
-    return replace(made, fingerprint=fingerprint)
+    batches, noise = generators(chance.noise.device, f"{purpose}\0{fingerprint}")
+    return replace(chance, sampling=batches, noise=noise, fingerprint=fingerprint)
 
 
 def renewed(chance: Randomness, fingerprint: str | None) -> Randomness:
@@ -123,25 +141,14 @@ def renewed(chance: Randomness, fingerprint: str | None) -> Randomness:
     ``fingerprint`` is what decides the steps from here on: a later session may repeat them from a
     saved state, nobody can from anything else.
     """
-    made = _from(_unheard(), chance.noise.device, root=chance.root, secure=chance.secure)
-    return replace(made, fingerprint=fingerprint)
+    batches, noise = generators(chance.noise.device)
+    return replace(chance, sampling=batches, noise=noise, fingerprint=fingerprint)
 
 
-def _from(
-    seeds: list[np.random.SeedSequence], device: torch.device, *, root: str, secure: bool
-) -> Randomness:
-    batches, noise = seeds
-    return Randomness(np.random.default_rng(batches), _noise(device, noise), root, secure)
-
-
-def _unheard() -> list[np.random.SeedSequence]:
-    """For batches and for noise: 256 bits each that are written nowhere."""
-    return [np.random.SeedSequence(secrets.randbits(256)) for _ in range(2)]
-
-
-def _seeds(entropy: int) -> list[np.random.SeedSequence]:
-    """For batches and for noise: independent of those of any other entropy."""
-    return np.random.SeedSequence(entropy).spawn(2)
+def _seeds(follows_from: str) -> list[np.random.SeedSequence]:
+    """For batches and for noise: independent of those of any other text."""
+    digest = hashlib.sha256(follows_from.encode()).digest()
+    return np.random.SeedSequence(int.from_bytes(digest, "big")).spawn(2)
 
 
 def _noise(device: torch.device, seed: np.random.SeedSequence) -> torch.Generator:

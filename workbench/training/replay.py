@@ -25,6 +25,7 @@ from workbench.runs.ledger import LedgerRecord, Terms
 from workbench.training.checkpoint import Position
 from workbench.training.memory.predict import physical_batch_size
 from workbench.training.prepare import Prepared
+from workbench.training.randomness import digest_of
 
 # With all that decides how much noise there is.
 _SOFTWARE = (
@@ -78,8 +79,7 @@ def _model(prepared: Prepared) -> Iterator[str]:
     for name, parameter in model.named_parameters():
         yield f"{name} {parameter.dtype} {tuple(parameter.shape)} {parameter.requires_grad}"
     for name, buffer in model.named_buffers():
-        plain = buffer.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
-        yield f"{name} {buffer.dtype} {tuple(buffer.shape)} {hashlib.sha256(plain).hexdigest()}"
+        yield f"{name} {digest_of([buffer])}"
 
 
 def _machine() -> Iterator[str]:
