@@ -268,7 +268,7 @@ def a_resumed_accountant_starts_at_zero(patch: pytest.MonkeyPatch) -> None:
 
 
 def new_noise_taken_for_the_old(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(session, "repeats", lambda *_: True)
+    patch.setattr(session, "can_replay", lambda *_: True)
 
 
 def secure_chance_from_the_seed(patch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from workbench.runs.stopping import Watch
 from workbench.training import checkpoint, models
 from workbench.training.checkpoint import Position
 from workbench.training.optimizer import optimizer, take_step
-from workbench.training.randomness import Randomness, randomness
+from workbench.training.randomness import Randomness, randomness, seeded
 
 TOKENIZER = train_tokenizer(["some public text"] * 9, 300)
 POSITION = Position(
@@ -41,7 +41,8 @@ def _parts(
     generator = torch.Generator().manual_seed(0)
     model = models.tiny(shape, vocabulary=300, context=16, generator=generator)
     chosen = optimizer(model, TrainingConfig.model_validate(changes))
-    return model, chosen, randomness(RunConfig(), torch.device("cpu"))
+    chance = randomness(RunConfig(), torch.device("cpu"))
+    return model, chosen, seeded(chance, POSITION.fingerprint)
 
 
 def _saved(folder: Path, parts: Any, position: Position = POSITION) -> Path:

@@ -150,12 +150,12 @@ def test_equal_configurations_give_equal_weights_and_another_seed_others(
 @pytest.fixture
 def same_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs draw the same batches and noise whatever their ``runtime``, to be compared."""
-    usual = prepare.randomness
+    usual = session.seeded
 
-    def drawn(config: RunConfig, *arguments: Any) -> Randomness:
-        return usual(config.with_changes({"runtime": {}}), *arguments)
+    def drawn(chance: Randomness, fingerprint: str | None) -> Randomness:
+        return usual(chance, "the same")
 
-    monkeypatch.setattr(prepare, "randomness", drawn)
+    monkeypatch.setattr(session, "seeded", drawn)
 
 
 @pytest.mark.usefixtures("same_chance")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from workbench.training.calibrate import NormCalibration, calibrated_norm
     from workbench.training.memory.estimate import MemoryEstimate
     from workbench.training.memory.predict import predict_memory, what_fits
+    from workbench.training.own_loop import PrivateSteps
     from workbench.training.run import resume, train
 
 _HOMES = {
@@ -27,6 +28,7 @@ _HOMES = {
     "verify": "runs.folder",
     "predict_memory": "training.memory.predict",
     "what_fits": "training.memory.predict",
+    "PrivateSteps": "training.own_loop",
     "RunResult": "runs.report",
     "StepReport": "runs.report",
     "resume": "training.run",
@@ -37,6 +39,7 @@ __all__ = [
     "ClippedSum",
     "MemoryEstimate",
     "NormCalibration",
+    "PrivateSteps",
     "RunRecord",
     "RunResult",
     "StepReport",

@@ -21,7 +21,8 @@ from workbench.training.optimizer import optimizer, take_step
 from workbench.training.plan import count_noise
 from workbench.training.prepare import Examples, Prepared, prepare
 from workbench.training.quantile import count_below, moved_norm, noisy_share_below
-from workbench.training.randomness import apart, initial_weights
+from workbench.training.randomness import initial_weights, seeded
+from workbench.training.replay import fingerprint
 from workbench.training.sampling import poisson_batch
 from workbench.training.step import batch_gradient_sum
 
@@ -70,7 +71,8 @@ def calibrated_norm(
     probability("quantile", quantile, remedy="choose one such as 0.5, the median")
     prepared = prepare(config)
     # The run itself, and a calibration that asks for something else, must not share its noise.
-    chance = apart(prepared.randomness, f"calibration {source} {quantile!r}")
+    purpose = f"calibration {source} {float(quantile)!r}"
+    chance = seeded(prepared.randomness, fingerprint(config, prepared), purpose)
     prepared = replace(prepared, randomness=chance)
     match source:
         case "public":

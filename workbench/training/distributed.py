@@ -17,11 +17,17 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from workbench.errors import InputError
 
 T = TypeVar("T")
+_WRAPPERS = (
+    "DistributedDataParallel",
+    "FullyShardedDataParallel",
+    "FSDPModule",
+    "DataParallel",
+)
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,33 @@ def joined(device: str = "auto") -> Iterator[World]:
             dist.destroy_process_group()
     else:
         yield World()
+
+
+def connected() -> World:
+    """The processes that a loop of one's own has connected, or this one alone.
+
+    Raises `InputError` if several were started together and are not connected.
+    """
+    if dist.is_available() and dist.is_initialized():
+        return World(dist.get_rank(), dist.get_world_size())
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            f"{os.environ['WORLD_SIZE']} processes were started together but are not connected, so "
+            "each would train a model of its own; call torch.distributed.init_process_group first."
+        )
+    return World()
+
+
+def refuse_wrapped(model: nn.Module) -> None:
+    """Raise `InputError` if the model, or a part of it, deals with its gradients by itself."""
+    for module in model.modules():
+        names = {base.__name__ for base in type(module).__mro__}
+        if wrapper := next((name for name in _WRAPPERS if name in names), None):
+            raise InputError(
+                f"The model is inside {wrapper}, which deals with gradients before they are "
+                "clipped and averages where sums are needed; give the plain model, whose sums "
+                "are added up over processes without it."
+            )
 
 
 def _take_a_gpu(local_rank: int) -> None:

@@ -15,6 +15,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from workbench.clipping.clipped_sum import ClippedSum
 from workbench.config import TrainingConfig
 from workbench.errors import InputError
+from workbench.training.noise import normal
 
 _LEAST_SECOND_MOMENT = 1e-8  # γ′ of Tang et al. 2023: below it a coordinate is noise alone
 
@@ -24,14 +25,19 @@ def gaussian_noise(
 ) -> dict[str, Tensor]:
     """Noise for each parameter's sum, of deviation σC in every coordinate, in float32 or wider.
 
-    C is the sum's own. ``generator`` lives on the device of the gradients and is used for little
-    else. Raises `InputError` for noise on a sum that was not clipped, whose scale nothing tells.
+    C is the sum's own. ``generator`` is used for little else; what it draws is float64, see
+    `workbench.training.noise`. Raises `InputError` for noise on a sum that was not clipped, whose
+    scale nothing tells.
     """
     deviation = noise_deviation(clipped, noise_multiplier=noise_multiplier)
     return {
-        # Noise rounded to bf16 is no longer Gaussian, and is lost where it is added to more.
-        name: torch.empty_like(total, dtype=_wide(total)).normal_(
-            std=deviation, generator=generator
+        name: normal(
+            total.shape,
+            deviation=deviation,
+            # Noise rounded to bf16 is no longer Gaussian, and is lost where it is added to more.
+            dtype=_wide(total),
+            device=total.device,
+            generator=generator,
         )
         for name, total in clipped.gradients.items()
     }

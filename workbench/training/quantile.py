@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from workbench.config import LARGEST
+from workbench.training.noise import normal
 
 _MOST = 50.0  # of the exponent; only noise alone would move C by as much
 
@@ -28,8 +29,15 @@ def noisy_share_below(
     ``below`` of ``batch_size`` records have it. The divisor is the expected batch size, since the
     realised one is private.
     """
-    noise = torch.normal(0.0, 1.0, (1,), generator=generator, device=generator.device)
-    count = below - batch_size / 2 + count_noise_multiplier * float(noise)
+    cpu = torch.device("cpu")
+    noise = normal(
+        (1,),
+        deviation=count_noise_multiplier,
+        dtype=torch.float64,
+        device=cpu,
+        generator=generator,
+    )
+    count = below - batch_size / 2 + float(noise)
     return count / expected_batch_size + 0.5
 
 

@@ -7,9 +7,15 @@ out alike, a run goes on with new chance, and what was lost stays counted.
 """
 
 import hashlib
+import os
 import platform
+import random
+from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 
+import numpy as np
 import torch
 
 from workbench.config import RunConfig
@@ -19,6 +25,7 @@ from workbench.runs.ledger import LedgerRecord, Terms
 from workbench.training.checkpoint import Position
 from workbench.training.memory.predict import physical_batch_size
 from workbench.training.prepare import Prepared
+from workbench.training.randomness import digest_of
 
 # With all that decides how much noise there is.
 _SOFTWARE = (
@@ -30,6 +37,20 @@ _SOFTWARE = (
     "opacus",
     "scipy",
 )
+# Settings by which libraries choose how they add numbers up.
+_ENVIRONMENT = ("ATEN_", "BLIS_", "DNNL_", "KMP_", "MKL_", "OMP_", "ONEDNN_", "OPENBLAS_", "TORCH_")
+# What /proc/cpuinfo says of a processor that does not change from moment to moment.
+_OF_A_PROCESSOR = (
+    "vendor_id",
+    "cpu family",
+    "model",
+    "stepping",
+    "flags",
+    "Features",
+    "CPU implementer",
+    "CPU variant",
+    "CPU part",
+)
 
 
 def fingerprint(config: RunConfig, prepared: Prepared) -> str | None:
@@ -40,19 +61,70 @@ def fingerprint(config: RunConfig, prepared: Prepared) -> str | None:
     """
     if prepared.randomness.secure or prepared.device.type != "cpu":
         return None
-    surroundings = [
+    decides = [
         prepared.randomness.root,
-        *(version(name) for name in _SOFTWARE),
-        platform.node(),
-        platform.machine(),
-        torch.backends.cpu.get_cpu_capability(),
-        str(torch.get_num_threads()),
+        *_model(prepared),
         str(physical_batch_size(config, prepared.model)),  # "auto" asks how much memory there is
+        *_machine(),
+        *(version(name) for name in _SOFTWARE),
+        own_source(),
     ]
-    return hashlib.sha256("\0".join(surroundings).encode()).hexdigest()
+    return hashlib.sha256("\0".join(decides).encode()).hexdigest()
 
 
-def repeats(ledger: LedgerRecord, saved: Position, own: str | None) -> bool:
+def _model(prepared: Prepared) -> Iterator[str]:
+    """What the root leaves out of a model: its configuration, its buffers, and what is trained."""
+    model = prepared.model
+    yield model.config.to_json_string(use_diff=False)
+    for name, parameter in model.named_parameters():
+        yield f"{name} {parameter.dtype} {tuple(parameter.shape)} {parameter.requires_grad}"
+    for name, buffer in model.named_buffers():
+        yield f"{name} {digest_of([buffer])}"
+
+
+def _machine() -> Iterator[str]:
+    """The processor, and how torch and its libraries are set to use it."""
+    yield from (platform.node(), platform.machine(), platform.python_version(), _processor())
+    yield torch.backends.cpu.get_cpu_capability()
+    yield str(torch.get_num_threads())
+    yield torch.__config__.show()
+    yield torch.__config__.parallel_info()
+    yield f"{torch.get_float32_matmul_precision()} {torch.backends.mkldnn.enabled}"
+    yield f"{torch.get_default_dtype()} {torch.are_deterministic_algorithms_enabled()}"
+    yield from sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith(_ENVIRONMENT))
+
+
+@cache
+def _processor() -> str:
+    try:
+        first, _, _ = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")
+    except OSError:  # only Linux has it
+        return platform.processor()
+    lines = first.splitlines()
+    return "\n".join(line for line in lines if line.startswith(_OF_A_PROCESSOR))
+
+
+@cache
+def own_source() -> str:
+    """A hash of this package as it stands on disk: a version says little of a working copy."""
+    root, digest = Path(__file__).parents[1], hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root)}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def global_chance() -> str:
+    """A hash of where the generators of torch, numpy and Python stand that everybody draws from.
+
+    A forward pass that moves one of them depends on more than a fingerprint holds.
+    """
+    legacy = np.random.get_state()
+    states = (torch.get_rng_state().numpy().tobytes(), repr(legacy), repr(random.getstate()))
+    return hashlib.sha256(repr(states).encode()).hexdigest()
+
+
+def can_replay(ledger: LedgerRecord, saved: Position, own: str | None) -> bool:
     """Whether a run that goes on from ``saved`` under the fingerprint ``own`` draws what it drew.
 
     Not if a session in between drew anew, whose steps this one would not repeat.

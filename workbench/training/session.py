@@ -36,8 +36,8 @@ from workbench.training.memory.predict import physical_batch_size
 from workbench.training.optimizer import optimizer
 from workbench.training.plan import remaining
 from workbench.training.prepare import Prepared
-from workbench.training.randomness import apart
-from workbench.training.replay import fingerprint, refuse_other_terms, repeats
+from workbench.training.randomness import Randomness, renewed, seeded
+from workbench.training.replay import can_replay, fingerprint, refuse_other_terms
 from workbench.training.spending import Spending
 from workbench.training.step import Stepper
 
@@ -61,7 +61,9 @@ class Run:
         self.stepper = Stepper(config, prepared, self.optimizer, world)
         self.stepper.try_out()
         self.spending = Spending(prepared.terms, prepared.plan)
-        self.position = Position(fingerprint=world.joint(fingerprint(config, prepared)))
+        own = None if self.stepper.draws_elsewhere else fingerprint(config, prepared)
+        self.position = Position(fingerprint=world.joint(own))
+        self._draw_from(seeded(prepared.randomness, self.position.fingerprint))
         self.began, self.clock = datetime.now(UTC), time.perf_counter()
         self.save_due = self.clock + _SAVE_SECONDS
         self.same_noise = True
@@ -70,23 +72,21 @@ class Run:
         """Stand where the newest checkpoint of ``record`` stands, or at the start without one."""
         refuse_other_terms(record, self.prepared.terms)
         refuse_other_end(record.path, record.summary, record.ledger)
-        prepared, own = self.prepared, self.position.fingerprint
-        saved = Position()
+        own, saved = self.position.fingerprint, Position()
         if record.checkpoint is not None:
             refuse_foreign(record.checkpoint, record.ledger)
             saved = checkpoint.restore(
                 record.checkpoint,
-                prepared.model,
+                self.prepared.model,
                 self.optimizer,
-                prepared.randomness,
+                self.prepared.randomness,
                 fingerprint=own,
             )
         self.position = replace(saved, fingerprint=own)
-        self.same_noise = repeats(record.ledger, saved, own)
+        self.same_noise = self.world.agreed(can_replay(record.ledger, saved, own))
         if not self.same_noise:
-            session = f"session {len(record.ledger.resumed_at) + 2}"
-            chance = apart(prepared.randomness, session)
-            prepared = replace(prepared, randomness=chance)
+            self._draw_from(renewed(self.prepared.randomness, own))
+        prepared = self.prepared
         recorded = self.position.recorded if self.same_noise else record.ledger.steps
         before, since = record.ledger.first(recorded), self.position.step
         plan = remaining(prepared.plan, self.config, before=before, since=since)
@@ -94,6 +94,9 @@ class Run:
         self.spending = Spending(prepared.terms, plan, before=before, since=since)
         self.stepper.max_grad_norm = self.position.max_grad_norm
         self.clock = time.perf_counter() - self.position.seconds
+
+    def _draw_from(self, chance: Randomness) -> None:
+        self.prepared = self.stepper.prepared = replace(self.prepared, randomness=chance)
 
     def to_the_end(self, on_step: OnStep | None, stop: threading.Event | None) -> RunResult:
         """Run until done, stopped or failed; the folder says which."""

@@ -37,6 +37,7 @@ from workbench.training.optimizer import (
 from workbench.training.plan import StepTerms
 from workbench.training.prepare import Examples, Prepared
 from workbench.training.quantile import count_below, moved_norm, noisy_share_below
+from workbench.training.replay import global_chance
 from workbench.training.sampling import poisson_batch
 
 
@@ -65,6 +66,7 @@ class Stepper:
         self.config, self.prepared = config, prepared
         self.optimizer, self.world = optimizer, world
         self.max_grad_norm: float | None = None
+        self.draws_elsewhere = False  # whether the model's forward pass draws chance of its own
 
     def try_out(self) -> None:
         """Raise `InputError` where the engine cannot treat the model, before a run has begun.
@@ -77,7 +79,9 @@ class Stepper:
         generator = torch.Generator().manual_seed(0)
         known = models.vocabulary(prepared.model)
         tokens = torch.randint(known, shape, generator=generator).to(prepared.device)
+        before = global_chance()
         batch_gradient_sum(prepared.model, Examples(tokens, tokens), self.config, max_grad_norm=1.0)
+        self.draws_elsewhere = global_chance() != before
 
     def take(self, step: int, ledger: Ledger | None) -> Outcome:
         """Take ``step``, counted from 0; the first process gives the ledger."""
