@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from workbench.errors import InputError
 
@@ -28,6 +28,7 @@ ScheduleKind = Literal["constant", "linear", "exponential", "step"]
 
 # No run comes near these.
 LARGEST, LARGEST_COUNT = 1e30, 10**12
+LONGEST_RECORD, LARGEST_SEED = 10**6, 2**63 - 1
 STAGES = 6  # plateaus of a ramp, few enough to be told apart in a picture
 Positive = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
@@ -91,21 +92,47 @@ class PrivacyConfig(Frozen):
 class CorpusConfig(Frozen):
     """What one record is and which records train.
 
-    ``source`` is a built-in corpus by name or a path to a text, JSONL, CSV or Parquet file. The
-    records are deduplicated and split at random into a public part (the tokenizer sees only that),
-    held-out records and private training records. A record longer than ``record_tokens`` is cut
-    there, or refused with ``long_records="refuse"``; it is never spread over two training examples,
-    which would double its sensitivity.
+    ``source`` is a built-in corpus by name, a file, a folder of files of one kind, or a pattern
+    such as ``data/*.jsonl.gz``, whose files are read in the order of their names. Files are text
+    (``.txt``, ``.md``), JSON (``.jsonl``, ``.ndjson``, or ``.json`` with one array), tables
+    (``.csv``, ``.tsv``, with another ``delimiter`` if need be) or Parquet, each also gzipped, in
+    ``encoding``. ``text_field`` is the column or field that holds the text, ``meta.text`` one
+    within another; a list of texts is taken as lines, and a list of chat messages is rendered by
+    the tokenizer's chat template.
+
+    Records of fewer words than ``min_words`` and copies of another are left out and counted; in
+    scripts without blanks each letter counts as a word. The rest is split at random into a public
+    part (the tokenizer sees only that), held-out records and private training records. A record
+    longer than ``record_tokens`` is cut there, or refused with ``long_records="refuse"``; it is
+    never spread over two training examples, which would double its sensitivity.
     """
 
     source: str = "sotu"
     record: Literal["paragraph", "line", "row"] = "paragraph"
     text_field: str = "text"
-    min_words: Annotated[int, Field(ge=0)] = 15
-    record_tokens: Annotated[int, Field(ge=2)] = 64
+    delimiter: str | None = None
+    encoding: str = "utf-8"
+    min_words: Annotated[int, Field(ge=0, le=LARGEST_COUNT)] = 15
+    record_tokens: Annotated[int, Field(ge=2, le=LONGEST_RECORD)] = 64
     long_records: Literal["truncate", "refuse"] = "truncate"
     public_fraction: Fraction = 0.1
     heldout_fraction: Fraction = 0.07
+
+    @field_validator("delimiter")
+    @classmethod
+    def _one_character(cls, delimiter: str | None) -> str | None:
+        if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n\0'):
+            raise ValueError('should be one character such as ";", or "\\t" for a tabulator')
+        return delimiter
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, encoding: str) -> str:
+        try:
+            " ".encode(encoding)  # also refuses codecs that are not of text
+        except (LookupError, ValueError):
+            raise ValueError("should be the name of a text encoding, such as utf-8") from None
+        return encoding
 
 
 MODEL_PRESETS = ("tiny-llama", "tiny-gpt2")
@@ -253,7 +280,7 @@ class RunConfig(Document):
     training: TrainingConfig = TrainingConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     runtime: RuntimeConfig = RuntimeConfig()
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
     randomness: Literal["seeded", "secure"] = "seeded"
 
     def steps(self, dataset_size: int) -> int:
