@@ -58,7 +58,7 @@ def usable_path(name: str, value: str | Path) -> Path:
         path = Path(value).expanduser()
         os.stat(path)  # noqa: PTH116 - unlike Path.exists, it tells every reason
     except (FileNotFoundError, NotADirectoryError):
-        pass
+        return Path(value).expanduser()
     except OSError as error:
         raise InputError(
             f"{name} {shown(str(value))} cannot be reached ({error.strerror}); give another path."

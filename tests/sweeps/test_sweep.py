@@ -102,8 +102,20 @@ def test_a_sweep_survives_its_yaml() -> None:
 @pytest.mark.parametrize(
     ("text", "names"),
     [
-        ("grid: {privacy.noise_multipler: [1]}", "did you mean privacy.noise_multiplier?"),
-        ("grid: {learning_rate: [1]}", "did you mean training.learning_rate?"),
+        ("grid: {privacy.noise_multipler: [1]}", "perhaps you mean privacy.noise_multiplier."),
+        ("grid: {learning_rate: [1]}", "perhaps you mean training.learning_rate."),
+        ("grid: {noise-multiplier: [1]}", "perhaps you mean privacy.noise_multiplier."),
+        ("grid: {training.lr: [1]}", "perhaps you mean training.learning_rate."),
+        ("grid:\n  seed: [0, 1]\n  seed: [2]", "Line 3 of the configuration has 'seed' again"),
+        ("list: [{seed: 1, seed: 2}]", "Line 1 of the configuration has 'seed' again"),
+        (
+            "base: {privacy: {noise-multiplier: 2}}\ngrid: {seed: [1]}",
+            "noise_multiplier in the section base.privacy.",
+        ),
+        ("grid: {seed: [010]}", "'010'"),
+        ("grid: {seed: [yes]}", "seed is True but should be neither true nor false"),
+        ("grids: {seed: [1]}", "perhaps you mean grid."),
+        (f"grid: {{seed: {[*range(400)]}, model.width: {[*range(400)]}}}", "160,000 cells"),
         ("grid: {privacy: [1]}", "the section 'privacy'"),
         ("grid: {zeal: [1]}", "'zeal', which is not a field"),
         ("list: [{zeal: 1}]", "'zeal', which is not a field"),
