@@ -172,6 +172,14 @@ def test_epochs_make_no_more_steps_than_can_be_asked_for() -> None:
         ("privacy: [", "not YAML"),
         ("privacy: 3", "privacy"),
         ("training: {steps: abc}", "training.steps"),
+        ("privacy:", "privacy is an empty section"),
+        ("model: [1]", "should be a section"),
+        ("seed: yes", "seed is True but should be neither true nor false"),
+        ("corpus: {text_field: on}", "put a text in quotes"),
+        ("corpus: {source: 12}", "put it in quotes"),
+        ("seed: 1e30", "seed is 1e+30"),
+        ("corpus: {record_tokens: 1e9}", "corpus.record_tokens is"),
+        ("'': 1", "'' is not a field"),
     ],
 )
 def test_bad_yaml_gets_one_sentence(text: str, says: str) -> None:
@@ -184,3 +192,55 @@ def test_bad_yaml_gets_one_sentence(text: str, says: str) -> None:
 def test_a_missing_file_is_named(tmp_path: Any) -> None:
     with pytest.raises(InputError, match=r"gone\.yaml: No such file"):
         RunConfig.load(tmp_path / "gone.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("privacy: {noise-multiplier: 2}", "noise_multiplier in the section privacy."),
+        ("privacy: {noiseMultiplier: 2}", "noise_multiplier in the section privacy."),
+        ("privacy: {noise_multipler: 2}", "noise_multiplier in the section privacy."),
+        ("privacy: {sigma: 2}", "noise_multiplier in the section privacy."),
+        ("noise_multiplier: 2", "noise_multiplier in the section privacy."),
+        ("training: {noise_multiplier: 2}", "noise_multiplier in the section privacy."),
+        ("max-steps: 2", "steps in the section training."),
+        ("lr: 2", "learning_rate in the section training."),
+        ("privacy.noise_multiplier: 2", "write noise_multiplier in the section privacy."),
+        ("privacy: {training.steps: 2}", "write steps in the section training."),
+        ("Privacy: {delta: 1e-6}", "you mean privacy."),
+        ("trainig: {steps: 2}", "you mean training."),
+        ("schedule: {noise: {kinds: step}}", "kind in the section schedule.noise."),
+        ("zeal: 2", "check its spelling or remove it."),
+    ],
+)
+def test_a_name_that_is_no_field_is_told_what_it_probably_means(text: str, meant: str) -> None:
+    with pytest.raises(InputError) as caught:
+        RunConfig.from_yaml(text)
+    assert meant in str(caught.value), caught.value
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1e-5", "010", "1:30", "yes", "2024-01-02", "null", "~", "<<", "0x1F", "-", "a: b", ".5"],
+)
+def test_texts_that_look_like_something_else_survive_yaml(text: str) -> None:
+    config = RunConfig.parse({"corpus": {"source": text, "text_field": text}})
+    assert RunConfig.from_yaml(config.to_yaml()) == config
+
+
+def test_a_value_too_large_to_show_is_cut_in_the_sentence() -> None:
+    for value in (10**5000, ["a long list"] * 5000):
+        with pytest.raises(InputError, match=r"^seed is ") as caught:
+            RunConfig.parse({"seed": value})
+        assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "path", ["~nosuchuser/a.yaml", "/x/" + "x" * 300, "a\0b", "\ud800", ".", "none/a.yaml"]
+)
+def test_a_file_that_no_path_leads_to_is_refused(path: str) -> None:
+    with pytest.raises(InputError) as caught:
+        RunConfig.load(path)
+    assert "configuration" in str(caught.value)
+    assert "\n" not in str(caught.value)

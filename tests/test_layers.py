@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "workbench"
 LAYERS = {
-    **dict.fromkeys(["config", "errors", "fast", "presets"], 1),
+    **dict.fromkeys(["config", "errors", "fast", "presets", "spelling", "yaml_text"], 1),
     **dict.fromkeys(["privacy", "corpora", "clipping"], 2),
     "runs": 3,
     "training": 4,

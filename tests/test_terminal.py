@@ -35,6 +35,10 @@ def test_train_does_what_the_notebook_does(file: Path, tmp_path: Path) -> None:
     assert record.config == RunConfig.load(file)
     assert result.stdout.startswith("Done (all steps) after 4 steps")
     assert str(training.verify(tmp_path / "run")) in result.stdout
+    counts = record.summary["records"]
+    assert f"Records: {counts['training']} private to train on" in result.stderr
+    assert counts["truncated"] > 0
+    assert f"{counts['truncated']} cut at corpus.record_tokens" in result.stderr
     assert re.search(r"4/4 .*held-out perplexity=\d+.*loss=.*ε=", result.stderr)
 
 

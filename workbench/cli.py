@@ -197,7 +197,10 @@ def sweep(file: Path, scheduler: str | None, out: Path | None, retry_failed: boo
         def show(frame: "pd.DataFrame") -> None:
             counts = Counter(frame["state"])
             bar.n = counts["done"] + counts["failed"]
-            bar.set_postfix({state: counts[state] for state in ("running", "failed")})
+            note = frame.attrs.get("note")
+            bar.set_postfix_str(
+                note or ", ".join(f"{state}={counts[state]}" for state in ("running", "failed"))
+            )
 
         frame = run_sweep(
             config,

@@ -11,14 +11,23 @@ True
 10
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from workbench.errors import InputError
+from workbench.errors import InputError, shown, usable_path
+from workbench.spelling import likely
+from workbench.yaml_text import read_yaml, write_yaml
 
 Accountant = Literal["pld", "rdp", "prv"]
 Sampling = Literal["poisson", "truncated_poisson", "fixed_size", "shuffle"]
@@ -28,6 +37,7 @@ ScheduleKind = Literal["constant", "linear", "exponential", "step"]
 
 # No run comes near these.
 LARGEST, LARGEST_COUNT = 1e30, 10**12
+LONGEST_RECORD, LARGEST_SEED = 10**6, 2**63 - 1
 STAGES = 6  # plateaus of a ramp, few enough to be told apart in a picture
 Positive = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
@@ -48,6 +58,18 @@ class Frozen(BaseModel):
     """A value: immutable, comparable, and strict about names it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # Python counts true as 1, and YAML writes it yes and on, too.
+        wanted = cls.model_fields[info.field_name].annotation if info.field_name else bool
+        if isinstance(value, bool) and wanted is not bool:
+            raise ValueError(
+                "should be neither true nor false, which yes, no, on and off stand for; write a "
+                "number, or put a text in quotes"
+            )
+        return value
 
 
 class PrivacyConfig(Frozen):
@@ -91,21 +113,47 @@ class PrivacyConfig(Frozen):
 class CorpusConfig(Frozen):
     """What one record is and which records train.
 
-    ``source`` is a built-in corpus by name or a path to a text, JSONL, CSV or Parquet file. The
-    records are deduplicated and split at random into a public part (the tokenizer sees only that),
-    held-out records and private training records. A record longer than ``record_tokens`` is cut
-    there, or refused with ``long_records="refuse"``; it is never spread over two training examples,
-    which would double its sensitivity.
+    ``source`` is a built-in corpus by name, a file, a folder of files of one kind, or a pattern
+    such as ``data/*.jsonl.gz``, whose files are read in the order of their names. Files are text
+    (``.txt``, ``.md``), JSON (``.jsonl``, ``.ndjson``, or ``.json`` with one array), tables
+    (``.csv``, ``.tsv``, with another ``delimiter`` if need be) or Parquet, each also gzipped, in
+    ``encoding``. ``text_field`` is the column or field that holds the text, ``meta.text`` one
+    within another; a list of texts is taken as lines, and a list of chat messages is rendered by
+    the tokenizer's chat template.
+
+    Records of fewer words than ``min_words`` and copies of another are left out and counted; in
+    scripts without blanks each letter counts as a word. The rest is split at random into a public
+    part (the tokenizer sees only that), held-out records and private training records. A record
+    longer than ``record_tokens`` is cut there, or refused with ``long_records="refuse"``; it is
+    never spread over two training examples, which would double its sensitivity.
     """
 
     source: str = "sotu"
     record: Literal["paragraph", "line", "row"] = "paragraph"
     text_field: str = "text"
-    min_words: Annotated[int, Field(ge=0)] = 15
-    record_tokens: Annotated[int, Field(ge=2)] = 64
+    delimiter: str | None = None
+    encoding: str = "utf-8"
+    min_words: Annotated[int, Field(ge=0, le=LARGEST_COUNT)] = 15
+    record_tokens: Annotated[int, Field(ge=2, le=LONGEST_RECORD)] = 64
     long_records: Literal["truncate", "refuse"] = "truncate"
     public_fraction: Fraction = 0.1
     heldout_fraction: Fraction = 0.07
+
+    @field_validator("delimiter")
+    @classmethod
+    def _one_character(cls, delimiter: str | None) -> str | None:
+        if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n\0'):
+            raise ValueError('should be one character such as ";", or "\\t" for a tabulator')
+        return delimiter
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, encoding: str) -> str:
+        try:
+            " ".encode(encoding)  # also refuses codecs that are not of text
+        except (LookupError, ValueError):
+            raise ValueError("should be the name of a text encoding, such as utf-8") from None
+        return encoding
 
 
 MODEL_PRESETS = ("tiny-llama", "tiny-gpt2")
@@ -124,11 +172,11 @@ class ModelConfig(Frozen):
         """The folder of a model on disk, or None for a preset; `InputError` if it is neither."""
         if self.source in MODEL_PRESETS:
             return None
-        path = Path(self.source).expanduser()
+        path = usable_path("model.source", self.source)
         if not self.source or not path.is_dir():
             raise InputError(
-                f"model.source {self.source!r} is neither a preset ({', '.join(MODEL_PRESETS)}) "
-                "nor a directory; check the path."
+                f"model.source {shown(self.source)} is neither a preset "
+                f"({', '.join(MODEL_PRESETS)}) nor a directory; check the path."
             )
         return path
 
@@ -204,17 +252,12 @@ class Document(Frozen):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise InputError(_sentence(error)) from None
+            raise InputError(_sentence(error, cls)) from None
 
     @classmethod
     def from_yaml(cls, text: str) -> Self:
         """Read YAML text; raise `InputError` if it is not valid."""
-        try:
-            values = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise InputError(
-                f"The configuration is not YAML: {_one_line(error)}; correct it."
-            ) from None
+        values = read_yaml(text)
         if not isinstance(values, dict):
             raise InputError(
                 "The configuration is not a YAML mapping; write sections such as "
@@ -225,8 +268,9 @@ class Document(Frozen):
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a YAML file; raise `InputError` if it is missing, unreadable or invalid."""
+        file = usable_path("The configuration", path)
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             raise InputError(
@@ -236,7 +280,7 @@ class Document(Frozen):
 
     def to_yaml(self) -> str:
         """YAML text that `from_yaml` reads back to an equal configuration."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return write_yaml(self.model_dump(mode="json"))
 
 
 class RunConfig(Document):
@@ -253,7 +297,7 @@ class RunConfig(Document):
     training: TrainingConfig = TrainingConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     runtime: RuntimeConfig = RuntimeConfig()
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
     randomness: Literal["seeded", "secure"] = "seeded"
 
     def steps(self, dataset_size: int) -> int:
@@ -291,29 +335,84 @@ class RunConfig(Document):
             for section in sections:
                 target = target.get(section)
                 if not isinstance(target, dict):
-                    raise InputError(
-                        f"{dotted} is no field of the configuration; check its spelling."
-                    )
+                    remedy = spelling_remedy(dotted, field_names(type(self)))
+                    raise InputError(f"{dotted} is no field of the configuration; {remedy}")
             target[field] = value
         return type(self).parse(values)
 
 
-def _sentence(error: ValidationError) -> str:
+def field_names(model: type[BaseModel], prefix: str = "") -> tuple[str, ...]:
+    """Every field of ``model`` and of its sections, with dots: ``training.steps``."""
+    names: list[str] = []
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            names += field_names(kind, f"{prefix}{name}.")
+        else:
+            names.append(f"{prefix}{name}")
+    return tuple(names)
+
+
+def spelling_remedy(typed: str, known: Collection[str]) -> str:
+    """What to do about a name that is not ``known``, as the end of a sentence."""
+    meant = likely(typed, known)
+    return f"perhaps you mean {meant}." if meant else "check its spelling or remove it."
+
+
+def _sections(model: type[BaseModel], prefix: str = "") -> tuple[str, ...]:
+    """Every section of ``model``, with dots: ``schedule.noise``."""
+    names: list[str] = []
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            names += [f"{prefix}{name}", *_sections(kind, f"{prefix}{name}.")]
+    return tuple(names)
+
+
+def _sentence(error: ValidationError, document: type[BaseModel]) -> str:
     """The first complaint of pydantic, as field, value, bound and remedy."""
     first = error.errors()[0]
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, InputError):
         return str(cause)
-    # Where a field takes one of two types, pydantic appends which of them it tried.
-    field = ".".join(str(p) for p in first["loc"] if str(p).isidentifier() and p != "int")
-    field = field or "the configuration"
+    kind, given = first["type"], first["input"]
+    if kind == "extra_forbidden":
+        return _unknown(first["loc"], document)
+    field = _known_part(first["loc"], document) or "the configuration"
     reason = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    if first["type"] == "extra_forbidden":
-        return f"{field} is not a field of the configuration; check its spelling or remove it."
-    value = "" if isinstance(first["input"], dict) else f" is {first['input']!r} but"
     remedy = "" if ";" in reason else "; correct it in the configuration"
+    if kind in ("model_type", "model_attributes_type"):
+        if given is None:
+            return f"{field} is an empty section; give it fields or remove it."
+        reason = "should be a section with fields of its own"
+    if kind == "string_type" and isinstance(given, int | float):
+        remedy = "; put it in quotes if it is meant as a text"
+    value = "" if isinstance(given, dict) else f" is {shown(given)} but"
     return f"{field}{value} {reason}{remedy}."
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _known_part(loc: tuple[int | str, ...], document: type[BaseModel]) -> str:
+    """The field as the file names it; behind it, pydantic says which type it tried."""
+    names, model = [], document
+    for part in loc:
+        names.append(str(part))
+        field = model.model_fields.get(str(part))
+        kind = field.annotation if field else None
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            break
+        model = kind
+    return ".".join(names)
+
+
+def _unknown(loc: tuple[int | str, ...], document: type[BaseModel]) -> str:
+    """A field that there is not, and where the one that was meant is written."""
+    field = ".".join(map(str, loc))
+    meant = likely(field, (*field_names(document), *_sections(document)))
+    section, _, name = meant.rpartition(".")
+    under = f"{name} in the section {section}" if section else meant
+    if "." in str(loc[-1]) and meant:
+        return f"{field} is written with dots, as only a sweep's grid and list may; write {under}."
+    start = f"{field or repr(field)} is not a field of the configuration"
+    if not meant:
+        return f"{start}; check its spelling or remove it."
+    return f"{start}; perhaps you mean {under}."

@@ -23,7 +23,8 @@ def train_with_bar(
 ) -> RunResult | None:
     """Run the configuration in ``file``, or go on with the run in folder ``resume``.
 
-    Under ``torchrun`` only the first process draws a bar and has a result. Raises `InputError` if
+    Before the first step it tells which records are used and which were left out. Under
+    ``torchrun`` only the first process draws a bar and has a result. Raises `InputError` if
     neither is given, or both and the run was begun with another configuration.
     """
     config = None if file is None else shortened(RunConfig.load(str(file)))
@@ -39,6 +40,8 @@ def train_with_bar(
     with _stop_on_interrupt() as stop, _bar() as bar:
 
         def show(report: StepReport) -> None:
+            if report.records is not None:
+                bar.write(str(report.records), file=sys.stderr)
             bar.total, bar.n = report.steps, report.step
             if report.heldout_loss is not None:
                 shown["held-out perplexity"] = f"{report.heldout_perplexity:.4g}"

@@ -11,6 +11,7 @@ import pytest
 from tests.panels.reports import report
 from workbench.analysis.projection import Projection
 from workbench.config import RunConfig
+from workbench.corpora import RecordCounts
 from workbench.panels import run_messages
 from workbench.panels.follow import Progress
 from workbench.privacy import Guarantee
@@ -125,3 +126,15 @@ def test_the_plan_of_a_twin_promises_nothing():
     words = projected(math.inf, changes={"privacy.private": False})
     assert "no privacy" in words
     assert "certified" not in words
+
+
+def test_records_left_out_or_cut_are_told_before_training_and_after():
+    whole = RecordCounts(found=100, public=10, heldout=7, training=83)
+    some = replace(whole, found=130, too_short=20, duplicate=10)
+    planned = plan(RunConfig(), 18_792)
+    plans = [run_messages.projected(Projection(planned, SPENT, counts)) for counts in (whole, some)]
+    assert "Records:" not in plans[0]
+    assert "20 shorter than corpus.min_words, 10 copies of another: left out" in plans[1]
+    cut = replace(whole, truncated=5)
+    assert "Records:" not in said(replace(ended(), records=whole))
+    assert "5 cut at corpus.record_tokens" in said(replace(ended(), records=cut))

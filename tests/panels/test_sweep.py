@@ -85,7 +85,7 @@ def test_typed_values_are_what_yaml_makes_of_them(panel: Panel) -> None:
 @pytest.mark.parametrize(
     ("name", "values", "complaint"),
     [
-        ("privacy.noise_multipler", "1", "did you mean privacy.noise_multiplier?"),
+        ("privacy.noise_multipler", "1", "perhaps you mean privacy.noise_multiplier."),
         ("training.steps", "", "The values of training.steps are &#x27;&#x27;"),
         ("training.steps", "5, [", "The values of training.steps are"),
         ("training.steps", "-5", "training.steps is -5 but"),
@@ -105,7 +105,7 @@ def test_what_cannot_be_swept_is_said_and_marked_and_not_started(
     assert "Not started" in sweeper.message.value
     assert complaint in sweeper.message.value
     assert sweeper.sweep is None
-    if "did you mean" not in complaint:
+    if "perhaps you mean" not in complaint:
         assert "wb-refused" in sweeper.form.values[1]._dom_classes
 
 

@@ -1,20 +1,24 @@
 """Sweeps: every cell once, whatever happens on the way, and an honest price for all of them."""
 
 import json
+import logging
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from distributed import Client, Future
+from distributed import Client, Future, LocalCluster
 
 from workbench import privacy, training
 from workbench.cli import main
@@ -102,8 +106,20 @@ def test_a_sweep_survives_its_yaml() -> None:
 @pytest.mark.parametrize(
     ("text", "names"),
     [
-        ("grid: {privacy.noise_multipler: [1]}", "did you mean privacy.noise_multiplier?"),
-        ("grid: {learning_rate: [1]}", "did you mean training.learning_rate?"),
+        ("grid: {privacy.noise_multipler: [1]}", "perhaps you mean privacy.noise_multiplier."),
+        ("grid: {learning_rate: [1]}", "perhaps you mean training.learning_rate."),
+        ("grid: {noise-multiplier: [1]}", "perhaps you mean privacy.noise_multiplier."),
+        ("grid: {training.lr: [1]}", "perhaps you mean training.learning_rate."),
+        ("grid:\n  seed: [0, 1]\n  seed: [2]", "Line 3 of the configuration has 'seed' again"),
+        ("list: [{seed: 1, seed: 2}]", "Line 1 of the configuration has 'seed' again"),
+        (
+            "base: {privacy: {noise-multiplier: 2}}\ngrid: {seed: [1]}",
+            "noise_multiplier in the section base.privacy.",
+        ),
+        ("grid: {seed: [010]}", "'010'"),
+        ("grid: {seed: [yes]}", "seed is True but should be neither true nor false"),
+        ("grids: {seed: [1]}", "perhaps you mean grid."),
+        (f"grid: {{seed: {[*range(400)]}, model.width: {[*range(400)]}}}", "160,000 cells"),
         ("grid: {privacy: [1]}", "the section 'privacy'"),
         ("grid: {zeal: [1]}", "'zeal', which is not a field"),
         ("list: [{zeal: 1}]", "'zeal', which is not a field"),
@@ -399,6 +415,89 @@ def test_a_scheduler_that_does_not_answer_is_named(
         with pytest.raises(InputError, match=f"No Dask scheduler answers at {address}"):
             run_sweep(sweep_of(config), folder=tmp_path, scheduler=address)
     assert read_sweep(tmp_path).attrs["state"] == "interrupted"
+
+
+@contextmanager
+def other_server(greeting: bytes, *, hangs_up: bool) -> Iterator[str]:
+    """The address of something that is no Dask scheduler."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        kept: list[socket.socket] = []
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    connection.sendall(greeting)
+                    if hangs_up:
+                        connection.close()
+                    kept.append(connection)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+        for connection in kept:
+            connection.close()
+
+
+@pytest.mark.parametrize(
+    ("greeting", "hangs_up", "says"),
+    [
+        (b"", False, "it says nothing that Dask says"),  # a web server waits to be asked
+        (b"", True, "it hangs up"),
+        (b"abc", True, "it hangs up"),
+        (b"abc", False, "it says nothing that Dask says"),
+        (b"SSH-2.0-OpenSSH_9.2p1\r\n", False, "something else than Dask is there"),
+        (b"\xff" * 64, False, "something else than Dask is there"),
+        (b"\x10" + b"\0" * 7, False, "it says nothing that Dask says"),
+        # A length that could be Dask's, and nothing behind it that Dask could read.
+        (b"\x10" + b"\0" * 7 + b"x" * 16, False, "No Dask scheduler answers"),
+    ],
+)
+@pytest.mark.parametrize("by_file", [False, True], ids=["address", "file"])
+def test_another_server_at_the_schedulers_address_is_named(
+    greeting: bytes,
+    hangs_up: bool,
+    says: str,
+    by_file: bool,
+    config: RunConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sweep_cluster, "_GREETING_SECONDS", 0.3)
+    monkeypatch.setattr(sweep_cluster, "_CONNECT_SECONDS", 2)
+    with other_server(greeting, hangs_up=hangs_up) as scheduler:
+        if by_file:
+            (tmp_path / "scheduler.json").write_text(json.dumps({"address": scheduler}), "utf-8")
+            scheduler = str(tmp_path / "scheduler.json")
+        with pytest.raises(InputError, match=r"^No Dask scheduler answers at .*; give") as refusal:
+            run_sweep(sweep_of(config), folder=tmp_path / "sweep", scheduler=scheduler)
+    assert says in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_scheduler_without_workers_is_said_and_a_late_worker_is_used(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    with LocalCluster(
+        n_workers=0,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tcp://",
+        dashboard_address="127.0.0.1:0",
+        silence_logs=logging.CRITICAL,
+    ) as cluster:
+        notes: list[str] = []
+
+        def look(frame: pd.DataFrame) -> None:
+            notes.append(frame.attrs["note"])
+            if frame.attrs["note"]:
+                cluster.scale(1)
+
+        address = cluster.scheduler_address
+        frame = run_sweep(sweep_of(config), folder=tmp_path, scheduler=address, on_change=look)
+    assert states(frame) == ["done", "done"]
+    assert sweep_module.NO_WORKERS in notes
+    assert not notes[-1]
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", '{"address": 5}', "no JSON"])

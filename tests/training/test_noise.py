@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
+from workbench.clipping.clipped_sum import ClippedSum
 from workbench.training import noise as noise_module
 from workbench.training.noise import normal
 from workbench.training.optimizer import gaussian_noise
@@ -42,12 +43,9 @@ def test_the_word_is_the_one_that_comes_out_as_ones() -> None:
 @pytest.mark.parametrize("n", [1, 15, 16, 17, 100])
 def test_noise_comes_from_53_bits_whatever_the_size(n: int) -> None:
     """√(2·53·ln 2) = 8.57 deviations; from float32's 24 bits it is 5.77. Small tensors differ."""
-    drawn = gaussian_noise(
-        {"weight": torch.zeros(n)},
-        noise_multiplier=0.5,
-        max_grad_norm=2.0,
-        generator=_at_the_smallest_uniform(),
-    )["weight"]
+    total = ClippedSum({"weight": torch.zeros(n)}, torch.zeros(0), max_grad_norm=2.0)
+    generator = _at_the_smallest_uniform()
+    drawn = gaussian_noise(total, noise_multiplier=0.5, generator=generator)["weight"]
     assert float(drawn.abs().max()) == pytest.approx((2 * 53 * np.log(2)) ** 0.5, rel=1e-6)
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from workbench import corpora, privacy
 from workbench.config import RunConfig
+from workbench.corpora.counts import RecordCounts
+from workbench.corpora.tokens import refuse_without_template
 from workbench.privacy import Guarantee
 from workbench.training.plan import Plan, plan
 
@@ -19,6 +21,7 @@ class Projection:
 
     plan: Plan
     guarantee: Guarantee
+    counts: RecordCounts | None = None  # before encoding, so none of them cut
 
     @property
     def warning(self) -> str:
@@ -39,8 +42,12 @@ def project(config: RunConfig) -> Iterator[Projection]:
     """
     config.model.directory()  # a path that is not there should not have to wait for Start
     terms = config.privacy
-    planned = plan(config, len(corpora.load(config.corpus, seed=config.seed).training))
+    records = corpora.load(config.corpus, seed=config.seed)
+    if config.model.directory() is None:
+        refuse_without_template(not records.are_chats)
+    planned = plan(config, len(records.training))
     epsilon = math.inf
     if terms.private:
         epsilon = privacy.compose(planned.history(), terms.delta, accountant=terms.accountant)
-    yield Projection(planned, Guarantee(epsilon, terms.delta, terms.accountant))
+    guarantee = Guarantee(epsilon, terms.delta, terms.accountant)
+    yield Projection(planned, guarantee, records.counts)

@@ -10,18 +10,18 @@ leaves every other record where it was. A split by shuffled position would not h
 100
 """
 
-import csv
 import hashlib
-import io
-import json
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 from workbench.config import CorpusConfig
 from workbench.corpora.builtin import CORPORA
-from workbench.errors import InputError
+from workbench.corpora.counts import RecordCounts, words
+from workbench.corpora.files import BOM, files_of
+from workbench.corpora.readers import read
+from workbench.corpora.values import Chat
+from workbench.errors import InputError, shown
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,26 @@ class Records:
     public: tuple[str, ...]
     heldout: tuple[str, ...]
     training: tuple[str, ...]
+    counts: RecordCounts = field(default=RecordCounts(), compare=False)
+
+    @property
+    def are_chats(self) -> bool:
+        """Whether a chat template has to make texts of them."""
+        return isinstance((self.training or self.heldout or self.public or ("",))[0], Chat)
 
 
 def load(config: CorpusConfig, *, seed: int = 0) -> Records:
     """Read, cut into records, filter, deduplicate and split the corpus of ``config``.
 
-    Raises `InputError` for a source that is missing, unreadable, of an unknown kind, or that leaves
-    one of the three parts empty.
+    ``counts`` of the result tells what was left out. Raises `InputError` for a source that is
+    missing, unreadable, of an unknown kind, or that leaves one of the three parts empty.
     """
-    texts = cut(_documents(config), config.record)
-    long_enough = [text for text in texts if len(text.split()) >= config.min_words]
+    pieces = cut(_documents(config), config.record)
+    texts = [text for text in pieces if text]
+    long_enough = [text for text in texts if _words(text) >= config.min_words]
     if not long_enough:
         raise InputError(
-            f"corpus.source {config.source!r} holds no {config.record} of at least "
+            f"corpus.source {shown(config.source)} holds no {config.record} of at least "
             f"{config.min_words} words; lower corpus.min_words or give another file."
         )
     records = split(
@@ -59,10 +66,11 @@ def load(config: CorpusConfig, *, seed: int = 0) -> Records:
     for part in ("public", "heldout", "training"):
         if not getattr(records, part):
             raise InputError(
-                f"corpus.source {config.source!r} gives {len(set(long_enough))} different records, "
-                f"too few for its {part} part; give a larger corpus."
+                f"corpus.source {shown(config.source)} gives {len(set(long_enough))} different "
+                f"records, too few for its {part} part; give a larger corpus."
             )
-    return records
+    left_out = {"empty": len(pieces) - len(texts), "too_short": len(texts) - len(long_enough)}
+    return replace(records, counts=replace(records.counts, found=len(pieces), **left_out))
 
 
 def split(
@@ -79,7 +87,9 @@ def split(
             f"{public_fraction + heldout_fraction:g} but must be below 1; lower one of them."
         )
     public, heldout, training = [], [], []
-    for text in dict.fromkeys(texts):
+    found = list(texts)
+    different = dict.fromkeys(found)
+    for text in different:
         place = _uniform(text, seed)
         if place < public_fraction:
             public.append(text)
@@ -87,18 +97,41 @@ def split(
             heldout.append(text)
         else:
             training.append(text)
-    return Records(tuple(public), tuple(heldout), tuple(training))
+    counts = RecordCounts(
+        found=len(found),
+        duplicate=len(found) - len(different),
+        public=len(public),
+        heldout=len(heldout),
+        training=len(training),
+    )
+    return Records(tuple(public), tuple(heldout), tuple(training), counts)
 
 
 def cut(documents: Iterable[str], record: str) -> list[str]:
-    """Cut documents into paragraphs (parted by blank lines), lines, or leave them whole (rows)."""
+    """Cut documents into paragraphs (parted by blank lines), lines, or leave them whole (rows).
+
+    Blank lines between records are no records, but a document without text is an empty one.
+    """
     separator = {"paragraph": r"\n\s*\n", "line": r"\n", "row": None}[record]
-    pieces = (
-        piece
-        for document in documents
-        for piece in (re.split(separator, document) if separator else [document])
-    )
-    return [stripped for piece in pieces if (stripped := piece.strip())]
+    return [piece for text in documents for piece in _pieces(text, separator)]
+
+
+def _pieces(text: str, separator: str | None) -> list[str]:
+    if isinstance(text, Chat):
+        return [text]
+    if separator is None:
+        return [_trimmed(text)]
+    trimmed = (_trimmed(piece) for piece in re.split(separator, text))
+    return [piece for piece in trimmed if piece] or [""]
+
+
+def _trimmed(text: str) -> str:
+    # Files put behind each other have their byte order marks within.
+    return text.strip().removeprefix(BOM).strip()
+
+
+def _words(text: str) -> int:
+    return words(text.contents if isinstance(text, Chat) else text)
 
 
 def _uniform(text: str, seed: int) -> float:
@@ -108,98 +141,19 @@ def _uniform(text: str, seed: int) -> float:
 
 
 def _documents(config: CorpusConfig) -> list[str]:
-    """The texts of a built-in corpus or of a file: one for a text file, one a row for a table."""
+    """The texts of a built-in corpus or of files: one for a text file, one a row for a table."""
     if config.source in CORPORA:
         return CORPORA[config.source]()
-    path = Path(config.source).expanduser()
-    read = _READERS.get(path.suffix.lower())
-    if read is None:
+    texts = [text for file in files_of(config) for text in read(file, config)]
+    chats = sum(isinstance(text, Chat) for text in texts)
+    if chats and any(text and not isinstance(text, Chat) for text in texts):
         raise InputError(
-            f"corpus.source {config.source!r} is neither a built-in corpus "
-            f"({', '.join(CORPORA)}) nor a file ending in {', '.join(_READERS)}; choose one."
+            f"Field {config.text_field!r} of corpus.source {shown(config.source)} holds chats in "
+            "some rows and text in others; give a corpus of one kind."
         )
-    if read is _text and config.record == "row":
+    if chats and config.record != "row":
         raise InputError(
-            f"corpus.record is 'row' but {path} is plain text without rows; "
-            "choose 'paragraph' or 'line'."
+            f"corpus.record is {config.record!r} but field {config.text_field!r} holds chats, "
+            "which are records as a whole; set corpus.record to 'row'."
         )
-    try:
-        return read(path, config.text_field)
-    except UnicodeDecodeError:
-        raise InputError(f"corpus.source {path} is not UTF-8 text; convert it to UTF-8.") from None
-    except OSError as error:
-        raise InputError(
-            f"Cannot read corpus.source {path}: {error.strerror or error}; check the path."
-        ) from None
-
-
-def _text(path: Path, _field: str) -> list[str]:
-    return [path.read_text(encoding="utf-8")]
-
-
-def _jsonl(path: Path, field: str) -> list[str]:
-    texts = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            row = None
-        if not isinstance(row, dict):
-            raise InputError(f"Line {number} of {path} is not a JSON object; correct that line.")
-        if not isinstance(row.get(field), str):
-            raise _no_column(f"line {number} of {path}", field, row)
-        # JSON can escape half a surrogate pair, which is no text and cannot be hashed or encoded.
-        texts.append(row[field].encode("utf-8", "replace").decode("utf-8"))
     return texts
-
-
-def _csv(path: Path, field: str) -> list[str]:
-    csv.field_size_limit(2**31 - 1)  # a record may be longer than the reader's 131 072 characters
-    rows = csv.DictReader(
-        io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""), strict=True
-    )
-    try:
-        if field not in (rows.fieldnames or ()):
-            raise _no_column(path, field, rows.fieldnames or ())
-        return [row[field] or "" for row in rows]
-    except csv.Error as error:
-        raise InputError(
-            f"{path} is not CSV at line {rows.line_num} ({error}); correct that line."
-        ) from None
-
-
-def _parquet(path: Path, field: str) -> list[str]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            if field not in file.schema_arrow.names:
-                raise _no_column(path, field, file.schema_arrow.names)
-            column = file.read(columns=[field]).column(field)
-    except pyarrow.ArrowInvalid:
-        raise InputError(f"corpus.source {path} is not a Parquet file; check the file.") from None
-    if not pyarrow.types.is_string(column.type) and not pyarrow.types.is_large_string(column.type):
-        raise InputError(
-            f"Column {field!r} of {path} holds {column.type} but must hold text; "
-            "set corpus.text_field to a text column."
-        )
-    return [text for text in column.to_pylist() if text is not None]
-
-
-def _no_column(where: object, field: str, columns: Iterable[str]) -> InputError:
-    return InputError(
-        f"corpus.text_field is {field!r} but {where} has no text of that name, "
-        f"only {', '.join(columns) or 'nothing'}; set corpus.text_field."
-    )
-
-
-_READERS: dict[str, Callable[[Path, str], list[str]]] = {
-    ".txt": _text,
-    ".md": _text,
-    ".jsonl": _jsonl,
-    ".csv": _csv,
-    ".parquet": _parquet,
-}

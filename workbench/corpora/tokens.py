@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from workbench.corpora.values import Chat
 from workbench.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,12 +26,15 @@ class Encoded:
     """Records as arrays.
 
     ``tokens`` and ``labels`` are (records, record_tokens) int64, padded on the right; labels equal
-    tokens but for `IGNORED` on padding. ``truncated`` counts the records that were cut.
+    tokens but for `IGNORED` on padding. ``truncated`` counts the records that were cut, and
+    ``nothing_to_predict`` those from which nothing can be learnt: behind their first token, which
+    is never predicted, stand only special or unknown ones.
     """
 
     tokens: np.ndarray
     labels: np.ndarray
     truncated: int
+    nothing_to_predict: int = 0
 
     def __post_init__(self) -> None:
         self.tokens.setflags(write=False)  # what is kept between runs is nobody's to change
@@ -72,9 +76,13 @@ def encode(
     """Encode each text as one row of ``record_tokens`` tokens.
 
     A longer record is cut and counted, or with ``long_records="refuse"`` raises `InputError`; it is
-    never continued on a second row, where one record would be clipped twice.
+    never continued on a second row, where one record would be clipped twice. Chats are rendered by
+    the tokenizer's own template.
+
+    Raises `InputError` too if no record at all has anything to predict: such a run would end at
+    perplexity 1 and a certified ε, having learnt nothing.
     """
-    rows: list[list[int]] = tokenizer(list(texts), verbose=False)["input_ids"]  # type: ignore[assignment]
+    rows = _rows(tokenizer, texts)
     lengths = np.array([len(row) for row in rows])
     too_long = int((lengths > record_tokens).sum())
     if too_long and long_records == "refuse":
@@ -88,7 +96,67 @@ def encode(
         kept = row[:record_tokens]
         tokens[index, : len(kept)] = kept
     is_text = np.arange(record_tokens) < lengths[:, None]
-    return Encoded(tokens, np.where(is_text, tokens, IGNORED), too_long)
+    labels = np.where(is_text, tokens, IGNORED)
+    nothing = _nothing_to_predict(tokenizer, labels)
+    if len(rows) and nothing == len(rows):
+        raise InputError(
+            f"None of {nothing} records has a token to predict: cut at corpus.record_tokens = "
+            f"{record_tokens}, the tokenizer gives them one token at most, or only special, "
+            "unknown or equal ones; check that its files are beside the model and fit the text"
+            f"{', or raise corpus.record_tokens' if too_long else ''}."
+        )
+    return Encoded(tokens, labels, too_long, nothing)
+
+
+def _rows(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[list[int]]:
+    """The tokens of each text, as many as it has."""
+    chats = [text for text in texts if isinstance(text, Chat)]
+    if not chats:
+        return tokenizer(list(texts), verbose=False)["input_ids"]  # type: ignore[return-value]
+    rendered = [_rendered(tokenizer, chat) for chat in chats]
+    # A template writes the special tokens itself.
+    return tokenizer(rendered, add_special_tokens=False, verbose=False)["input_ids"]  # type: ignore[return-value]
+
+
+def _rendered(tokenizer: "PreTrainedTokenizerBase", chat: Chat) -> str:
+    refuse_without_template(tokenizer.chat_template is not None)
+    try:
+        return str(tokenizer.apply_chat_template(chat.messages, tokenize=False))
+    except Exception as error:  # a template is a program, which can fail in any way
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(
+            f"The tokenizer's chat template cannot render a record ({reason}); correct the "
+            "messages, or render the corpus to text."
+        ) from None
+
+
+def refuse_without_template(has_template: bool) -> None:
+    """Raise `InputError` for a corpus of chats if no template makes texts of them."""
+    if not has_template:
+        raise InputError(
+            "corpus.text_field holds the messages of chats but the tokenizer of model.source has "
+            "no chat template; give a model folder with one, or a corpus of texts."
+        )
+
+
+def _nothing_to_predict(tokenizer: "PreTrainedTokenizerBase", labels: np.ndarray) -> int:
+    """How many rows have no token to learn from."""
+    targets = labels[:, 1:]
+    told = (targets != IGNORED) & ~np.isin(targets, _not_text(tokenizer))
+    # A tokenizer need not say which token stands for what it does not know.
+    if len(targets) > 1 and len(np.unique(targets[told])) == 1:
+        return len(targets)
+    return int((~told.any(axis=1)).sum())
+
+
+def _not_text(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """Special tokens, and the one for what the tokenizer does not know."""
+    model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+    unknown = getattr(model, "unk_token", None)
+    ids = [*tokenizer.all_special_ids, tokenizer.unk_token_id]
+    if isinstance(unknown, str):
+        ids.append(tokenizer.convert_tokens_to_ids(unknown))
+    return [token for token in ids if isinstance(token, int)]
 
 
 def _padding(tokenizer: "PreTrainedTokenizerBase") -> int:

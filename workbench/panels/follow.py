@@ -16,6 +16,7 @@ import pandas as pd
 
 from workbench import training
 from workbench.config import RunConfig
+from workbench.corpora.counts import RecordCounts
 from workbench.errors import InputError, sentence
 from workbench.panels.watched import Watched
 from workbench.privacy import Guarantee
@@ -41,6 +42,7 @@ class Progress:
     result: RunResult | None = None
     error: str = ""
     spent: Guarantee | None = None  # certified, once the run has ended
+    records: RecordCounts | None = None  # of a run that has taken its first step here
 
     @property
     def ended(self) -> bool:
@@ -103,7 +105,7 @@ class Run(Watched[Progress]):
         """Called in the run's own thread after each step; a pause holds it here."""
         with self._changed:
             self._rows.add(report)
-            self._tell(latest=report)
+            self._tell(latest=report, records=report.records or self._now.records)
             if not self._going_on.is_set():
                 self._tell(phase="paused")
         self._going_on.wait()

@@ -4,6 +4,7 @@ import html
 import math
 
 from workbench.analysis.projection import Projection
+from workbench.corpora.counts import RecordCounts
 from workbench.panels.controls import written
 from workbench.panels.follow import Progress, Run
 from workbench.panels.readouts import written_reading
@@ -24,15 +25,17 @@ def projected(projection: Projection) -> str:
         return _planned(
             f"<b>no privacy.</b> {plan.steps:,} steps without clipping and noise on "
             f"{plan.dataset_size:,} records, to compare a private run with."
+            f"{_told(projection.counts)}"
         )
     sigma, batch = (_from_to([value for value, _ in runs]) for runs in (plan.noise, plan.batch))
     cut = "" if plan.whole else ", where the budget ends,"
+    left_out = _told(projection.counts)
     warning = f" <b>Beware:</b> {html.escape(projection.warning)}" if projection.warning else ""
     return _planned(
         f"<b>ε = {shown_epsilon(guarantee.epsilon)}</b> "
         f'<span class="wb-badge certified">certified</span> at δ = {written(guarantee.delta)} for '
         f"{plan.steps:,} steps{cut} with σ = {sigma} and q = {batch}/{plan.dataset_size:,} "
-        f"({_terms(str(guarantee))}).{warning}"
+        f"({_terms(str(guarantee))}).{warning}{left_out}"
     )
 
 
@@ -71,7 +74,7 @@ def message(run: Run, progress: Progress) -> str:
             words += f" {_spent(progress)}<br>{_kept(run, resumable=True)}"
     else:
         words = f"{_DOING[progress.phase]}<br>{_kept(run)}"
-    return note(words, state=progress.phase)
+    return note(f"{words}{_told(progress.records)}", state=progress.phase)
 
 
 def _ended(progress: Progress) -> str:
@@ -101,6 +104,13 @@ def _kept(run: Run, *, resumable: bool = False) -> str:
     folder = html.escape(str(run.run_dir))
     more = "; go on with it under “Past runs”" if resumable else ""
     return f'<code>training.read_run("{folder}")</code> reads it back{more}.'
+
+
+def _told(records: RecordCounts | None) -> str:
+    """Which records were left out or cut; nothing where all are used whole."""
+    if records is None or not (records.left_out or records.impaired):
+        return ""
+    return f"<br>{html.escape(str(records))}"
 
 
 def _planned(words: str) -> str:

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
-import yaml
 
 from workbench.config import RunConfig
-from workbench.errors import InputError
+from workbench.errors import InputError, shown
 from workbench.panels.run_form import RunForm
 from workbench.sweeps.config import SweepConfig, field_names
+from workbench.yaml_text import read_yaml
 
 MOST_FIELDS = 3
 _PLACE: dict[str, Any] = {"layout": {"width": "auto"}}
@@ -103,12 +103,13 @@ class SweepForm:
 def _read(name: str, text: str) -> list[Any]:
     """The values typed, separated by commas."""
     try:
-        values = yaml.safe_load(f"[{text}]")
-    except yaml.YAMLError:
+        values = read_yaml(f"[{text}]")
+    except InputError:
         values = []
     if not values:
         raise InputError(
-            f"The values of {name} are {text!r}; write them separated by commas, such as 0.6, 0.8."
+            f"The values of {name} are {shown(text)}; write them separated by commas, such as "
+            "0.6, 0.8, as plain decimal numbers or words."
         )
     return values
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from workbench.corpora.counts import RecordCounts
 from workbench.privacy import Guarantee
 from workbench.runs.stopping import Reason
 
@@ -45,6 +46,7 @@ class StepReport:
     memory_mb: float  # the most this process has held so far: on the GPU if there is one
     seconds: float  # of training, in all sessions together
     eta_seconds: float
+    records: RecordCounts | None = None  # at step 0 only
 
     @property
     def perplexity(self) -> float:

@@ -16,17 +16,19 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from itertools import product
+from math import prod
 from typing import Any, Self
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from workbench.config import ALTERNATIVES, Document, RunConfig
-from workbench.errors import InputError
+from workbench.config import ALTERNATIVES, Document, RunConfig, spelling_remedy
+from workbench.config import field_names as fields_of
+from workbench.errors import InputError, shown
 
 _ID_LENGTH = 12  # hexadecimal digits: two of a million cells share one with a chance of 0.2 %
+_MOST_CELLS = 100_000
 _OTHER = {**ALTERNATIVES, **{second: first for first, second in ALTERNATIVES.items()}}
 
 
@@ -65,7 +67,7 @@ class SweepConfig(Document):
             _check_field("grid", field)
             if not isinstance(values, list | tuple) or not values:
                 raise InputError(
-                    f"grid.{field} is {values!r} but must be a list of values; write it as "
+                    f"grid.{field} is {shown(values)} but must be a list of values; write it as "
                     "[first, second]."
                 )
         return grid
@@ -78,8 +80,8 @@ class SweepConfig(Document):
         for entry in entries:
             if not isinstance(entry, Mapping) or not entry:
                 raise InputError(
-                    f"list has the entry {entry!r}, which is no mapping of fields to values; write "
-                    "it as {training.steps: 100}."
+                    f"list has the entry {shown(entry)}, which is no mapping of fields to values; "
+                    "write it as {training.steps: 100}."
                 )
             for field in entry:
                 _check_field("list", field)
@@ -95,6 +97,12 @@ class SweepConfig(Document):
         for field in self.grid:
             if any(field in entry for entry in self.list):
                 raise InputError(f"{field} is both in grid and in list; keep it in one of them.")
+        count = prod(map(len, self.grid.values())) * max(1, len(self.list))
+        if count > _MOST_CELLS:
+            raise InputError(
+                f"The sweep's grid and list make {count:,} cells but there may be "
+                f"{_MOST_CELLS:,}; shorten one of its lists."
+            )
         self.cells()
         return self
 
@@ -128,16 +136,7 @@ def cell_id(config: RunConfig) -> str:
 @cache
 def field_names() -> tuple[str, ...]:
     """Every field that a sweep can vary, with dots."""
-    return tuple(_fields_of(RunConfig, ""))
-
-
-def _fields_of(model: type[BaseModel], prefix: str) -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from _fields_of(kind, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
+    return fields_of(RunConfig)
 
 
 def _check_field(where: str, field: Any) -> None:
@@ -149,12 +148,8 @@ def _check_field(where: str, field: Any) -> None:
         raise InputError(
             f"{where} names the section {field!r}; name one of its fields, such as {within[0]}."
         )
-    ends = {name.rpartition(".")[2]: name for name in known}
-    near = get_close_matches(str(field), known, 1, 0.75) or get_close_matches(
-        str(field).rpartition(".")[2], ends, 1, 0.75
-    )
-    remedy = f"did you mean {ends.get(near[0], near[0])}?" if near else "check its spelling."
-    raise InputError(f"{where} names {field!r}, which is not a field of a run; {remedy}")
+    remedy = spelling_remedy(str(field), known)
+    raise InputError(f"{where} names {shown(field)}, which is not a field of a run; {remedy}")
 
 
 def _without_alternatives(changes: Mapping[str, Any]) -> dict[str, Any]:

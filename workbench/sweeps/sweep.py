@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 __all__ = ["Cell", "SweepConfig", "SweepCost", "read_sweep", "run_sweep", "sweep_cost"]
 
 OnChange = Callable[[pd.DataFrame], None]
+NO_WORKERS = "no workers yet"
 TICK_SECONDS = 0.5
+_ANSWER_SECONDS = 5
 STOP_PATIENCE_SECONDS = 60.0  # for the steps in hand; a run that is left behind is gone on with
 
 
@@ -59,7 +61,8 @@ def run_sweep(
         scheduler: address or scheduler file of a Dask scheduler, or a `distributed.Client`. If
             None, worker processes on this machine, one a core as far as memory allows.
         retry_failed: run failed cells again, too.
-        on_change: called in this thread with the results so far whenever they have changed.
+        on_change: called in this thread with the results so far whenever they have changed. While
+            a scheduler has nobody to work, their ``attrs["note"]`` says so, and is empty else.
         stop: when set, the steps in hand are finished and the sweep ends, to be gone on with.
 
     Raises `InputError` for a folder or a scheduler that cannot be used. A cell that fails, or whose
@@ -93,6 +96,7 @@ class _Sweep:
         self.submitted: dict[Any, tuple[Cell, Future]] = {}
         self.ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
         self.stopping = self.scheduler_lost = False
+        self.note = ""
 
     def begin(self, *, retry_failed: bool) -> list[Cell]:
         """Say that the sweep runs, before anything does; returns the cells to train."""
@@ -114,6 +118,7 @@ class _Sweep:
             while (waiting or self.submitted) and not stop.is_set():
                 while waiting and len(self.submitted) < at_once:
                     self._submit(client, waiting.popleft())
+                self._look_for_workers(client)
                 self._follow()
         finally:
             # Nothing is left to stop unless it was asked for, here or with Ctrl-C.
@@ -137,6 +142,18 @@ class _Sweep:
         future = client.submit(train_cell, cell.config.to_yaml(), *where, pure=False)
         self.submitted[future.key] = cell, future
         future.add_done_callback(self.ended.put)
+
+    def _look_for_workers(self, client: "Client") -> None:
+        """Say so while nothing happens because the scheduler has no worker."""
+        idle = not any(row["state"] == "running" for row in self.rows.values())
+        try:
+            nobody = idle and not client.nthreads(callback_timeout=_ANSWER_SECONDS)
+        except (OSError, TimeoutError):  # whether the scheduler is lost, the futures tell
+            return
+        note = NO_WORKERS if nobody else ""
+        if note != self.note:
+            self.note = note
+            self._tell(write=False)
 
     def _follow(self) -> None:
         """Take in what has ended within a tick, and where the running cells are."""
@@ -193,6 +210,7 @@ class _Sweep:
         frame = tidy(list(self.rows.values()), self.fields)
         if write:
             self.folder.write_results(frame)
+        frame.attrs["note"] = self.note
         self.on_change(frame)
 
 

@@ -36,7 +36,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from workbench.clipping.clipped_sum import trainable, zeros
+from workbench.clipping.clipped_sum import ClippedSum, trainable, zeros
 from workbench.clipping.gradient_sum import clipped_gradient_sum
 from workbench.config import Accountant
 from workbench.errors import InputError, positive, probability, whole
@@ -195,14 +195,12 @@ class PrivateSteps:
                 "set as it was, or make another."
             )
         total = self._clipped_sum(self._batch(), record_losses)
-        self._world.add_up(total)
+        self._world.add_up(total.gradients)
         noise = gaussian_noise(
-            total,
-            noise_multiplier=self._noise_multiplier,
-            max_grad_norm=self._norm,
-            generator=self._noise,
+            total, noise_multiplier=self._noise_multiplier, generator=self._noise
         )
-        return noisy_mean(total, noise, expected_batch_size=self._terms.expected_batch_size)
+        batch = self._terms.expected_batch_size
+        return noisy_mean(total.gradients, noise, expected_batch_size=batch)
 
     def _batch(self) -> np.ndarray:
         """The share of this process in one batch, which the first has drawn."""
@@ -211,9 +209,9 @@ class PrivateSteps:
         )
         return self._world.share(self._world.agreed(drawn))
 
-    def _clipped_sum(self, indices: np.ndarray, record_losses: RecordLosses) -> dict[str, Tensor]:
+    def _clipped_sum(self, indices: np.ndarray, record_losses: RecordLosses) -> ClippedSum:
         """Σ clipped over this process's records, one physical part at a time."""
-        sums = zeros(trainable(self._model))
+        total = ClippedSum(zeros(trainable(self._model)), torch.zeros(0), self._norm)
         for part in torch.from_numpy(indices).split(self._part):
             if not len(part):  # an empty tensor splits into one empty part
                 continue
@@ -230,9 +228,8 @@ class PrivateSteps:
             clipped = clipped_gradient_sum(
                 self._model, losses, max_grad_norm=self._norm, engine=self._engine
             )
-            for name, total in sums.items():
-                total += clipped.gradients[name]
-        return sums
+            total = total.with_part(clipped)
+        return total
 
     def _record(self) -> None:
         """Count the step, on disk first, before anybody has its gradient."""

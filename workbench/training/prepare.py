@@ -3,7 +3,7 @@
 Nothing is written and no generator but that of the initial weights is used before all of it holds.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,8 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench import corpora
 from workbench.config import PrivacyConfig, RunConfig
-from workbench.corpora import Encoded, Records
-from workbench.corpora.tokens import IGNORED
+from workbench.corpora import Encoded, RecordCounts, Records
+from workbench.corpora.tokens import IGNORED, refuse_without_template
 from workbench.errors import InputError
 from workbench.runs.ledger import Terms
 from workbench.training import models
@@ -52,8 +52,7 @@ class Prepared:
     tokenizer: PreTrainedTokenizerBase
     training: Examples
     heldout: Examples
-    public_records: int
-    truncated_records: int
+    counts: RecordCounts
     device: torch.device
     plan: Plan
     terms: Terms
@@ -84,8 +83,14 @@ def prepare(config: RunConfig) -> Prepared:
         tokenizer=tokenizer,
         training=examples,
         heldout=Examples.on(device, heldout),
-        public_records=len(records.public),
-        truncated_records=training.truncated,
+        counts=replace(
+            records.counts,
+            public=len(records.public),
+            heldout=len(records.heldout),
+            training=len(records.training),
+            truncated=training.truncated,
+            nothing_to_predict=training.nothing_to_predict,
+        ),
         device=device,
         plan=settled,
         terms=Terms(
@@ -141,6 +146,7 @@ def _model_and_tokenizer(
     if folder := config.model.directory():
         model, tokenizer = models.from_directory(folder)
     else:
+        refuse_without_template(not records.are_chats)
         tokenizer = corpora.train_tokenizer(records.public, config.model.vocabulary)
         model = models.tiny(
             config.model,

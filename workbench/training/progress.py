@@ -45,6 +45,7 @@ def first_report(prepared: Prepared, position: Position) -> StepReport:
         memory_mb=peak_memory_mb(prepared.device),
         seconds=position.seconds,
         eta_seconds=nothing,
+        records=prepared.counts,
     )
 
 
@@ -120,12 +121,7 @@ def summary(
         "seconds_per_step": position.seconds / position.step if position.step else None,
         "samples": dict(position.samples or {}),
         "n_params": prepared.n_params,
-        "records": {
-            "public": prepared.public_records,
-            "heldout": len(prepared.heldout),
-            "training": len(prepared.training),
-            "truncated": prepared.truncated_records,
-        },
+        "records": prepared.counts.as_dict(),
         "randomness": config.randomness,
         "device": str(prepared.device),
         "threads": torch.get_num_threads(),
