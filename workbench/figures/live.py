@@ -2,12 +2,13 @@
 
 Plotly's own widget answers each redraw with all that the browser filled in, which takes kernel,
 server and browser longer than to draw, and sends 5 MB of code with every figure. This one sends its
-code once a page and what changes, and says nothing back.
+code once a page and what changes, and says nothing back unless it has missed something.
 """
 
 import base64
 import json
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,20 @@ from plotly.offline import get_plotlyjs
 from plotly.utils import PlotlyJSONEncoder
 from traitlets import Dict, Int, Unicode
 
+from workbench.figures.subshells import hear_every_page
 from workbench.figures.theme import CONFIG, Traces
 
 _ASSETS = Path(__file__).parent / "assets"
 _HEIGHT = 450  # pixels, plotly's own where a layout names none
+_ON_ITS_WAY_SECONDS = 0.4  # less than a page waits before it asks again
 
 
 class LiveFigure(anywidget.AnyWidget):
     """A plotly figure as a widget, without the button that would upload it.
 
-    ``figure`` is what it shows now; `redraw` changes it.
+    ``figure`` is what it shows now; `redraw` changes it. Each state has a number, and so has each
+    message: a page that has missed one sees the gap and asks. It asks until it is answered, because
+    its words can be lost as well.
     """
 
     _esm = _ASSETS / "live.js"
@@ -36,12 +41,15 @@ class LiveFigure(anywidget.AnyWidget):
     config = Dict().tag(sync=True)
 
     def __init__(self, plain: go.Figure) -> None:
+        hear_every_page()
         _Code.send_once()
         self._drawing = threading.RLock()
+        self._number = 0
         self._listening = False
+        self._whole_sent = (-1, 0.0)  # the state last sent as a whole, and when
         self.figure = go.Figure(plain)
         super().__init__(height=plain.layout["height"] or _HEIGHT, config=CONFIG)
-        self.on_msg(self._begun)
+        self.on_msg(self._asked)
 
     def redraw(self, traces: Traces, layout: Mapping[str, Any] | None = None) -> None:
         """Update traces by name, and the layout, as one message to the browser.
@@ -49,6 +57,7 @@ class LiveFigure(anywidget.AnyWidget):
         Paths within either are dotted, ``{"xaxis.range": [0, 1]}``, or dictionaries.
         """
         with self._drawing:
+            self._number += 1  # first: should this fail halfway, no page is taken to be in step
             drawn: Any = self.figure.data
             by_name = {trace.name: trace for trace in drawn}
             for name, values in traces.items():
@@ -56,28 +65,46 @@ class LiveFigure(anywidget.AnyWidget):
             self.figure.update_layout(**(layout or {}))
             if self._listening:
                 changed = {name: _flat(values) for name, values in traces.items()}
-                message = {"traces": changed, "layout": _flat(layout or {})}
-                self.send(json.dumps(message, cls=PlotlyJSONEncoder))
+                self._tell(f'"traces": {_json(changed)}, "layout": {_json(_flat(layout or {}))}')
 
-    def _begun(self, *_: object) -> None:
-        """A page has come to listen: all that is shown, after which changes are enough."""
+    def _asked(self, _widget: object, content: object, _buffers: object) -> None:
+        """A page tells which state it has: it gets the newest, after which changes are enough.
+
+        Questions that waited in a queue behind one just answered have their answer on its way.
+        """
         with self._drawing:
             self._listening = True
-            self.send(f'{{"whole": {self.figure.to_json()}}}')
+            if content == {"have": self._number}:
+                self._tell('"same": true')
+            elif not self._on_its_way():
+                self._whole_sent = (self._number, time.monotonic())
+                self._tell(f'"whole": {self.figure.to_json()}')
+
+    def _on_its_way(self) -> bool:
+        number, moment = self._whole_sent
+        return number == self._number and time.monotonic() - moment < _ON_ITS_WAY_SECONDS
+
+    def _tell(self, entries: str) -> None:
+        self.send(f'{{"number": {self._number}, {entries}}}')
 
 
 class _Code(anywidget.AnyWidget):
     """Plotly's code, which figures find on the page."""
 
-    _esm = Unicode().tag(sync=True)
+    _esm = _ASSETS / "plotly.js"
+    code = Unicode().tag(sync=True)
     _sent: "_Code | None" = None
 
     @classmethod
     def send_once(cls) -> None:
         """Have it on the page of this kernel, also after somebody closed all widgets."""
         if cls._sent is None or cls._sent.comm is None:
-            end = (_ASSETS / "plotly.js").read_text(encoding="utf-8")
-            cls._sent = cls(_esm=f"const module = {{ exports: {{}} }};\n{get_plotlyjs()}\n{end}")
+            module = f"const module = {{ exports: {{}} }};\n{get_plotlyjs()}"
+            cls._sent = cls(code=f"{module}\nexport default module.exports;\n")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, cls=PlotlyJSONEncoder)
 
 
 def _flat(values: Mapping[str, Any], lead: str = "") -> dict[str, Any]:

@@ -1,8 +1,15 @@
 // Draws what the kernel sends, at most once a frame and only while it is in sight, because drawing
-// takes time from what is computed beside it. Nothing is answered: each answer would turn the kernel
-// busy and idle again, which costs JupyterLab more than the drawing.
+// takes time from what is computed beside it. Each state has a number. As long as none is missing,
+// nothing is answered: an answer would turn the kernel busy and idle again, which costs JupyterLab
+// more than the drawing.
 const key = Symbol.for("workbench.plotly");
 globalThis[key] ??= Promise.withResolvers();
+const FIRST_WAIT = 500; // milliseconds until a question is repeated, then twice as long each time
+const LONGEST_WAIT = 30000;
+const PATIENCE = 4; // questions without an answer before the person is told
+const WAITING =
+  "Waiting for the kernel. If it was restarted, run the cell again; otherwise reload the page.";
+const GONE = "The kernel that drew this has ended: run the cell again.";
 const ARRAYS = {
   i1: Int8Array, i2: Int16Array, i4: Int32Array, u1: Uint8Array, u2: Uint16Array, u4: Uint32Array,
   f4: Float32Array, f8: Float64Array,
@@ -19,14 +26,70 @@ function revived(_, value) {
     numbers.subarray(row * columns, (row + 1) * columns));
 }
 
+// Calls `ask` until `answered`, ever more seldom: a question can be lost, and so can its answer.
+function asker(ask) {
+  let timer = null;
+  let asked = 0; // times without an answer
+  let last = -Infinity;
+
+  function again() {
+    asked += 1;
+    last = performance.now();
+    timer = setTimeout(again, Math.min(FIRST_WAIT * 2 ** (asked - 1), LONGEST_WAIT));
+    ask(asked);
+  }
+
+  function stop() {
+    clearTimeout(timer);
+    timer = null;
+    asked = 0;
+  }
+
+  return {
+    answered: stop,
+    // From the short waits on: something tells that an answer can come now.
+    begin() {
+      if (timer !== null && performance.now() - last < FIRST_WAIT) return;
+      stop();
+      again();
+    },
+  };
+}
+
 async function render({ model, el }) {
+  const note = document.createElement("div");
+  note.setAttribute("role", "status");
+  note.style.cssText = "font-size: 13px; padding: 4px; color: var(--jp-ui-font-color1, #333)";
   const shown = document.createElement("div");
   shown.style.minHeight = `${model.get("height")}px`; // nothing jumps when the picture comes
-  el.append(shown);
-  const plotly = await globalThis[key].promise;
+  el.append(note, shown);
+  let number = -1; // of the newest state that has come
   let waiting = null; // changes since it was drawn: {traces: {name: {key: value}}, layout}
   let inSight = false;
   let frame = null;
+
+  const ended = () => Boolean(el.closest(".jupyter-widgets-disconnected"));
+
+  const question = asker((times) => {
+    if (ended()) return tellOfTheEnd();
+    if (times > PATIENCE) note.textContent = WAITING;
+    try {
+      model.send({ have: number });
+    } catch {
+      // The connection is being replaced; the question is asked again on the next one.
+    }
+  });
+
+  function tellOfTheEnd() {
+    if (!ended()) return question.begin();
+    question.answered(); // nobody will
+    note.textContent = GONE;
+  }
+
+  function inStep() {
+    question.answered();
+    note.textContent = "";
+  }
 
   function drawSoon() {
     if (waiting && inSight) frame ??= requestAnimationFrame(draw);
@@ -34,9 +97,9 @@ async function render({ model, el }) {
 
   function draw() {
     frame = null;
+    if (!waiting || !shown.data) return; // a whole came instead, or the view has gone
     const { traces, layout } = waiting;
     waiting = null;
-    if (!shown.data) return; // the view has gone meanwhile
     const places = shown.data.flatMap(({ name }, place) => (name in traces ? [place] : []));
     const changes = places.map((place) => traces[shown.data[place].name]);
     const style = {};
@@ -46,19 +109,33 @@ async function render({ model, el }) {
     else plotly.relayout(shown, layout);
   }
 
-  function hear(message) {
-    const { whole, traces, layout } = JSON.parse(message, revived);
-    if (whole && !shown.data) {
-      plotly.newPlot(shown, whole.data, whole.layout, model.get("config"));
-    } else if (traces && shown.data) {
-      waiting ??= { traces: {}, layout: {} };
-      for (const [name, values] of Object.entries(traces))
-        waiting.traces[name] = { ...waiting.traces[name], ...values };
-      Object.assign(waiting.layout, layout);
-      drawSoon();
-    }
+  function change({ traces, layout }) {
+    waiting ??= { traces: {}, layout: {} };
+    for (const [name, values] of Object.entries(traces))
+      waiting.traces[name] = { ...waiting.traces[name], ...values };
+    Object.assign(waiting.layout, layout);
+    drawSoon();
   }
 
+  function hear(message) {
+    const news = JSON.parse(message, revived);
+    if (news.whole && news.number > number) {
+      waiting = null; // older than what has come
+      plotly.react(shown, news.whole.data, news.whole.layout, model.get("config"));
+    } else if (news.traces && news.number === number + 1 && number >= 0) {
+      change(news);
+    } else if (news.number > number) {
+      question.begin(); // something is missing
+      return;
+    }
+    number = Math.max(number, news.number);
+    inStep();
+  }
+
+  const slow = setTimeout(() => (note.textContent = WAITING), FIRST_WAIT * 2 ** PATIENCE);
+  const load = await globalThis[key].promise;
+  const plotly = await load();
+  clearTimeout(slow);
   const fit = new ResizeObserver(() => shown.data && plotly.Plots.resize(shown));
   fit.observe(shown);
   const sight = new IntersectionObserver((changes) => {
@@ -66,10 +143,20 @@ async function render({ model, el }) {
     drawSoon();
   });
   sight.observe(shown);
+  // A tab that slept, or a connection that was lost and found, may have missed the last message.
+  const awake = () => document.visibilityState === "visible" && question.begin();
+  const restored = model.widget_manager?.restored; // JupyterLab's
+  document.addEventListener("visibilitychange", awake);
+  restored?.connect?.(question.begin);
   model.on("msg:custom", hear);
-  model.send("listening");
+  model.on("comm_live_update", tellOfTheEnd);
+  question.begin();
   return () => {
+    question.answered();
+    document.removeEventListener("visibilitychange", awake);
+    restored?.disconnect?.(question.begin);
     model.off("msg:custom", hear);
+    model.off("comm_live_update", tellOfTheEnd);
     fit.disconnect();
     sight.disconnect();
     plotly.purge(shown);
