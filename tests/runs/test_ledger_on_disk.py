@@ -8,9 +8,11 @@ import pytest
 
 from workbench.errors import InputError
 from workbench.runs import folder, ledger
-from workbench.runs.ledger import Ledger, Terms
+from workbench.runs.ledger import Ledger
 
-TERMS = Terms(1e-5, "rdp", "poisson", "add_or_remove_one", "record", 1000, 20)
+from .made import terms
+
+TERMS = terms()
 VALUES = {"noise_multiplier": 1.0, "sample_rate": 0.02, "max_grad_norm": 1.0}
 
 
@@ -98,3 +100,31 @@ def test_steps_that_come_again_alike_are_counted_once_and_others_refused(tmp_pat
         assert (anew.recorded, anew.is_ahead) == (4, False)
         anew.record_step(**VALUES)
     assert ledger.read(path).steps == 5
+
+
+def test_a_ledger_that_grew_in_between_is_left_alone_and_free(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    with Ledger(path, TERMS) as book:
+        early = book.head
+        book.record_step(**VALUES)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="still being written"):
+        Ledger.resumed(path, recorded=0, same_noise=False, head=early)
+    assert path.read_bytes() == before
+    with Ledger.resumed(path, recorded=1, same_noise=False, head=book.head) as again:
+        again.record_step(**VALUES)
+    assert ledger.read(path).steps == 2
+
+
+def test_a_line_cut_short_is_taken_off_before_the_next_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    with Ledger(path, TERMS) as book:
+        book.record_step(**VALUES)
+        head = book.head
+    whole = path.read_bytes()
+    with path.open("ab") as file:
+        file.write(b'{"step": 2, "noise_mul')
+    with Ledger.resumed(path, recorded=1, same_noise=False, head=head) as again:
+        again.record_step(**VALUES)
+    assert path.read_bytes().startswith(whole + b'{"step": 2')
+    assert ledger.read(path).steps == 2
