@@ -13,7 +13,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help lab test lint bench measured lock
+.PHONY: help lab test lint bench mutants measured lock
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -31,6 +31,9 @@ lint: $(READY)  ## check style and types
 
 bench: $(READY)  ## measure what the project promises, each figure beside a peer
 	$(BIN)/python -m benchmarks $(ARGS)
+
+mutants: $(READY)  ## plant faults where privacy is made and count those that no test notices (hours)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.mutants $(ARGS)
 
 measured: $(READY)  ## regenerate data/measured (hours)
 	$(BIN)/python -m benchmarks.pld_truth
