@@ -1,4 +1,9 @@
-"""Membership inference and audits: how well a test tells members, and what that says of ε."""
+"""Membership inference and audits: how well a test tells members, and what that says of ε.
+
+What needs torch loads when it is first used.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 from workbench.audit.bounds import (
     clopper_pearson_epsilon,
@@ -24,6 +29,9 @@ from workbench.audit.signals import (
     zlib_score,
 )
 
+if TYPE_CHECKING:
+    from workbench.audit.scoring import scores
+
 __all__ = [
     "Roc",
     "clopper_pearson_epsilon",
@@ -43,6 +51,15 @@ __all__ = [
     "recall_score",
     "rmia",
     "roc",
+    "scores",
     "window_score",
     "zlib_score",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "scores":
+        from workbench.audit.scoring import scores
+
+        return scores
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
