@@ -89,7 +89,7 @@ def _machine() -> Iterator[str]:
     yield str(torch.get_num_threads())
     yield torch.__config__.show()
     yield torch.__config__.parallel_info()
-    yield f"{torch.get_float32_matmul_precision()} {torch.backends.mkldnn.enabled}"
+    yield f"{torch.backends.mkldnn.enabled} {torch.backends.mkldnn.matmul.fp32_precision}"
     yield f"{torch.get_default_dtype()} {torch.are_deterministic_algorithms_enabled()}"
     yield from sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith(_ENVIRONMENT))
 
