@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 from workbench import terminal, training
 from workbench.cli import main
 from workbench.config import RunConfig
+from workbench.sweeps.folder import CellFolder
 from workbench.sweeps.sweep import read_sweep
 
 
@@ -197,7 +198,9 @@ def test_a_signal_stops_a_sweep_after_the_steps_in_hand(
     (tmp_path / "sweep.yaml").write_text(f"base:\n  {indented}\ngrid:\n  seed: [0]\n", "utf-8")
     folder = tmp_path / "sweep"
     with _started("sweep", str(tmp_path / "sweep.yaml"), "--out", str(folder)) as process:
-        _read_until(process, b"running=1")
+        # The bar is drawn anew whenever a cell has got further.
+        while not any(CellFolder(cell).steps_so_far() for cell in folder.glob("cells/*")):
+            assert _read_until(process, b"running=1")
         children = psutil.Process(process.pid).children(recursive=True)
         for child in children:
             if "resource_tracker" not in " ".join(child.cmdline()):
@@ -208,7 +211,7 @@ def test_a_signal_stops_a_sweep_after_the_steps_in_hand(
     frame = read_sweep(folder)
     assert frame.attrs["state"] == "interrupted"
     assert list(frame["state"]) == ["interrupted"], frame["error"]
-    _stopped_well(folder / frame["folder"][0])
+    _stopped_well(folder / str(frame["folder"].iloc[0]))
 
 
 def test_resume_goes_on_in_the_same_folder(file: Path, tmp_path: Path) -> None:

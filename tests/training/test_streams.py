@@ -173,7 +173,8 @@ def _other_settings_of_a_library(patch: pytest.MonkeyPatch) -> None:
 
 
 def _another_precision(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(torch.backends.mkldnn.matmul, "fp32_precision", "bf16")
+    mkldnn: Any = torch.backends.mkldnn
+    patch.setattr(mkldnn.matmul, "fp32_precision", "bf16")
 
 
 def _less_memory(patch: pytest.MonkeyPatch) -> None:
