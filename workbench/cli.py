@@ -3,6 +3,7 @@
 Bad input is answered with one sentence on standard error and exit status 2.
 """
 
+import errno
 import json
 import sys
 from collections import Counter
@@ -57,6 +58,22 @@ class _OneSentence(click.Group):
         except FloatingPointError as error:  # a run diverged, and says what to do
             click.echo(f"workbench: {error}", err=True)
             sys.exit(1)
+        except OSError as error:  # a full disk, say: what is on it holds all that was spent
+            if error.errno not in _OF_A_DISK:
+                raise
+            click.echo(f"workbench: {_about_the_disk(error)}", err=True)
+            sys.exit(1)
+
+
+_OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EFBIG)
+
+
+def _about_the_disk(error: OSError) -> str:
+    file = error.filename or "its files"
+    return (
+        f"Cannot write or read {file}: {error.strerror}; make room or let this user write there, "
+        "and go on: a run with --resume, a sweep with the same command."
+    )
 
 
 @click.group(cls=_OneSentence)
@@ -134,7 +151,8 @@ def sigma(
 def train(file: str | None, resume: str | None, run_dir: str | None, as_json: bool) -> None:
     """Train as RUN.YAML says, or go on with a run; Ctrl-C finishes the step in hand.
 
-    With both, the run must have been begun as RUN.YAML says.
+    SIGTERM and SIGUSR1 do as Ctrl-C does. With both arguments, the run must have been begun as
+    RUN.YAML says.
     """
     from workbench.terminal import train_with_bar
 
@@ -186,10 +204,14 @@ def verify(run: str, as_json: bool) -> None:
 )
 @click.option("--retry-failed", is_flag=True, help="Run failed cells again, too.")
 def sweep(file: Path, scheduler: str | None, out: Path | None, retry_failed: bool) -> None:
-    """Run the cells of SWEEP.YAML that are not done yet; Ctrl-C leaves a sweep to go on with."""
+    """Run the cells of SWEEP.YAML that are not done yet; Ctrl-C leaves a sweep to go on with.
+
+    SIGTERM and SIGUSR1 do as Ctrl-C does.
+    """
     from tqdm import tqdm
 
     from workbench.sweeps.sweep import SweepConfig, SweepCost, run_sweep
+    from workbench.terminal import interrupted_by_signals
 
     config = SweepConfig.load(file)
     with tqdm(total=len(config.cells()), unit="cell") as bar:
@@ -202,13 +224,14 @@ def sweep(file: Path, scheduler: str | None, out: Path | None, retry_failed: boo
                 note or ", ".join(f"{state}={counts[state]}" for state in ("running", "failed"))
             )
 
-        frame = run_sweep(
-            config,
-            folder=out or Path("sweeps") / file.stem,
-            scheduler=scheduler,
-            retry_failed=retry_failed,
-            on_change=show,
-        )
+        with interrupted_by_signals():
+            frame = run_sweep(
+                config,
+                folder=out or Path("sweeps") / file.stem,
+                scheduler=scheduler,
+                retry_failed=retry_failed,
+                on_change=show,
+            )
     failed = frame[frame["state"] == "failed"]
     _say(frame.drop(columns=["id", "error"]).to_string(index=False, float_format="{:.4g}".format))
     _say(f"All cells together: {SweepCost.from_dict(frame.attrs['privacy'])}")

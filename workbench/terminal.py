@@ -1,12 +1,16 @@
-"""A training run in a terminal: a progress bar, and Ctrl-C that finishes the step in hand."""
+"""A training run in a terminal: a progress bar, and signals that finish the step in hand.
+
+Ctrl-C, what ``kill``, ``docker stop`` and SLURM send at the end (SIGTERM), and what SLURM sends
+ahead of a time limit if asked to (SIGUSR1) all mean the same.
+"""
 
 import os
 import signal
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -37,7 +41,7 @@ def train_with_bar(
             f"{file} is not the configuration that {resume} was begun with; leave it out to go on "
             "with the run's own."
         )
-    with _stop_on_interrupt() as stop, _bar() as bar:
+    with stop_on_signals() as stop, _bar() as bar:
 
         def show(report: StepReport) -> None:
             if report.records is not None:
@@ -67,17 +71,62 @@ def _bar() -> tqdm:
 
 
 @contextmanager
-def _stop_on_interrupt() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second interrupts as usual."""
-    stop, before = threading.Event(), signal.getsignal(signal.SIGINT)
+def stop_on_signals() -> Iterator[threading.Event]:
+    """An event that the first signal sets; the second acts as it would have without this block.
+
+    Not so for the processes of ``torchrun``: it passes signals on that they may have had already.
+    """
+    stop, repeats = threading.Event(), "TORCHELASTIC_RUN_ID" in os.environ
 
     def first(*_: object) -> None:
-        print("\nFinishing the step in hand; Ctrl-C again gives it up.", file=sys.stderr)  # noqa: T201
+        if not stop.is_set():
+            _say("\nFinishing the step in hand; a second signal gives it up.\n")
         stop.set()
-        signal.signal(signal.SIGINT, before)
+        if not repeats:
+            _put_back(before)
 
-    signal.signal(signal.SIGINT, first)
+    before = _handled_by(first)
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        _put_back(before)
+
+
+@contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """Have every signal that asks to stop do what Ctrl-C does; the second acts as usual."""
+
+    def first(*_: object) -> None:
+        _put_back(before)
+        raise KeyboardInterrupt
+
+    before = _handled_by(first)
+    try:
+        yield
+    finally:
+        _put_back(before)
+
+
+_Handlers = dict[int, Any]
+# Windows has no SIGUSR1.
+_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+]
+
+
+def _handled_by(handler: Callable[..., None]) -> _Handlers:
+    """Set ``handler`` for every signal and return what was there."""
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in _SIGNALS}
+    _put_back(dict.fromkeys(_SIGNALS, handler))
+    return before
+
+
+def _put_back(handlers: _Handlers) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def _say(text: str) -> None:
+    """On standard error, past Python's buffers: a signal may arrive while they are being filled."""
+    with suppress(OSError):
+        os.write(2, text.encode())

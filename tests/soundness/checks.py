@@ -6,17 +6,20 @@ planted, where it must not.
 
 import math
 import threading
-from itertools import pairwise
+from collections.abc import Callable
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from scipy import stats
 
 from workbench import corpora, privacy, training
 from workbench.config import RunConfig
 from workbench.runs.ledger import read
+from workbench.training import replay, step
 from workbench.training.plan import plan
 from workbench.training.prepare import prepare
 from workbench.training.step import Stepper
@@ -173,6 +176,48 @@ def runs_that_differ_share_no_noise(config: RunConfig, folder: Path) -> None:
     ]
     one, other = (released(seen.steps[0]) for seen in runs)
     assert abs(float(torch.corrcoef(torch.stack([one, other]))[0, 1])) < 5 / math.sqrt(len(one))
+
+
+def runs_elsewhere_share_no_noise(config: RunConfig, folder: Path) -> None:
+    """Two copies of a run that go on on another machine, and the run begun there anew.
+
+    Their sums differ, if only in the last bits: the first noise of each is unrelated.
+    """
+    noises: list[torch.Tensor] = []
+    draw = step.gaussian_noise
+
+    def drawing(*args: Any, **kwargs: Any) -> Any:
+        noise = draw(*args, **kwargs)
+        noises.append(torch.cat([value.flatten() for value in noise.values()]))
+        return noise
+
+    def first_noise(session: Callable[[], object]) -> torch.Tensor:
+        noises.clear()
+        session()
+        return noises[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step, "gaussian_noise", drawing)
+        begun = first_noise(lambda: training.train(config, run_dir=folder / "here"))
+        for after in (1, 2):
+            stop = threading.Event()
+            training.train(
+                config,
+                run_dir=folder / str(after),
+                stop=stop,
+                on_step=lambda report, stop=stop, after=after: (
+                    stop.set() if report.step == after else None
+                ),
+            )
+        patch.setattr(replay, "_processor", lambda: "another")
+        firsts = [
+            begun,
+            *(first_noise(lambda n=n: training.resume(folder / n)) for n in ("1", "2")),
+            first_noise(lambda: training.train(config, run_dir=folder / "there")),
+        ]
+    for one, other in combinations(firsts, 2):
+        correlation = float(torch.corrcoef(torch.stack([one, other]))[0, 1])
+        assert abs(correlation) < 5 / math.sqrt(len(one))
 
 
 def no_record_is_in_two_parts(config: RunConfig, folder: Path) -> None:

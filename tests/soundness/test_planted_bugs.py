@@ -279,6 +279,18 @@ def chance_from_the_seed_alone(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(randomness, "_seeds", lambda *_: np.random.SeedSequence(0).spawn(2))
 
 
+def a_session_drawn_from_its_number(patch: pytest.MonkeyPatch) -> None:
+    """Copies of one run have sessions of one number."""
+    patch.setattr(
+        session, "renewed", lambda chance, own: randomness.seeded(chance, own, "session 2")
+    )
+
+
+def a_run_drawn_from_its_configuration(patch: pytest.MonkeyPatch) -> None:
+    """And records and weights, but not from where it computes."""
+    patch.setattr(session, "seeded", lambda chance, own: randomness.seeded(chance, chance.root))
+
+
 def held_out_records_trained_on(patch: pytest.MonkeyPatch) -> None:
     load = corpora.load
 
@@ -360,6 +372,8 @@ PLANTS: list[tuple[Plant, Check]] = [
     (new_noise_taken_for_the_old, checks.steps_taken_again_with_new_noise_are_paid_again),
     (secure_chance_from_the_seed, checks.secure_runs_share_no_chance),
     (chance_from_the_seed_alone, checks.runs_that_differ_share_no_noise),
+    (a_session_drawn_from_its_number, checks.runs_elsewhere_share_no_noise),
+    (a_run_drawn_from_its_configuration, checks.runs_elsewhere_share_no_noise),
     (held_out_records_trained_on, checks.no_record_is_in_two_parts),
     (a_record_twice_in_the_training_set, checks.no_record_is_in_two_parts),
     (the_tokenizer_learns_from_private_text, checks.the_tokenizer_saw_public_records_only),

@@ -1,5 +1,7 @@
 """Chance from separate streams: reproducible for teaching, or known to nobody."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -115,15 +117,16 @@ def test_a_state_that_nothing_vouches_for_is_not_handed_out() -> None:
 
 
 @pytest.mark.parametrize("go_on", [seeded, renewed])
-def test_a_restored_state_goes_on_where_it_was(go_on: object) -> None:
+def test_a_restored_state_goes_on_where_it_was(go_on: Callable[..., Randomness]) -> None:
     """Also of a run that went on with chance of the operating system."""
-    chance: Randomness = go_on(randomness(RunConfig(), CPU), "all")  # type: ignore[operator]
+    chance = go_on(randomness(RunConfig(), CPU), "all")
     _drawn(chance)
     state = chance.state()
     assert state is not None
     expected = _drawn(chance)
     again = _seeded()
-    again.restore(*state)
+    sampling, noise = state
+    again.restore(sampling, noise)
     assert _drawn(again) == expected
 
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -173,7 +174,8 @@ def _other_settings_of_a_library(patch: pytest.MonkeyPatch) -> None:
 
 
 def _another_precision(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
+    narrow = SimpleNamespace(enabled=True, matmul=SimpleNamespace(fp32_precision="bf16"))
+    patch.setattr(torch.backends, "mkldnn", narrow)
 
 
 def _less_memory(patch: pytest.MonkeyPatch) -> None:

@@ -20,8 +20,14 @@ _CONNECT_SECONDS = 7
 _GREETING_SECONDS = 5
 _LENGTH, _LONGEST_GREETING = struct.Struct("<Q"), 2**16
 _BYTES_A_WORKER = 1.5e9  # torch and the default run together peak at 1.2e9
-# Ctrl-C reaches the whole process group; a worker is to finish its step and not to die of it.
-_IGNORE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+# Ctrl-C, SLURM and others reach every process at once; a worker is to finish its step, as the
+# sweep tells it to, and not to die of it.
+_IGNORE_SIGNALS = """
+import signal
+for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+    if hasattr(signal, name):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+"""
 
 
 @contextmanager
@@ -76,7 +82,7 @@ def _local(workers: int) -> Iterator["Client"]:
             threads_per_worker=1,
             dashboard_address="127.0.0.1:0",  # any free port, and for this machine alone
             silence_logs=logging.CRITICAL,
-            preload=[_IGNORE_CTRL_C],
+            preload=[_IGNORE_SIGNALS],
         ) as cluster,
         Client(cluster) as client,
     ):

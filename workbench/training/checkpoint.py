@@ -119,11 +119,10 @@ def restore(
     noise = tensors.pop(_NOISE, None)
     position = state["position"]
     same = fingerprint is not None and position.get("fingerprint") == fingerprint
-    if same and (state["sampling"] is None or noise is None):
-        # From their beginning the generators would draw once more what other weights have had.
-        position = {**position, "fingerprint": None}
-    elif same:
+    if same and state["sampling"] is not None and noise is not None:
         randomness.restore(state["sampling"], noise)
+    elif same:  # from their beginning generators would draw again what other weights have had
+        position = {**position, "fingerprint": None}
     own = optimizer.state_dict()
     optimizer.load_state_dict({**own, "state": _joined(tensors, state["optimizer"])})
     return Position(**{**position, "watch": Watch(**position["watch"])})

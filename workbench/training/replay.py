@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,7 +90,8 @@ def _machine() -> Iterator[str]:
     yield str(torch.get_num_threads())
     yield torch.__config__.show()
     yield torch.__config__.parallel_info()
-    yield f"{torch.get_float32_matmul_precision()} {torch.backends.mkldnn.enabled}"
+    mkldnn: Any = torch.backends.mkldnn
+    yield f"{mkldnn.enabled} {mkldnn.matmul.fp32_precision}"
     yield f"{torch.get_default_dtype()} {torch.are_deterministic_algorithms_enabled()}"
     yield from sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith(_ENVIRONMENT))
 

@@ -8,6 +8,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -106,9 +107,11 @@ class Run:
             self._save()
             return self._finish(reason)
         except BaseException as error:
-            if self.folder is not None:
-                self.folder.write_metrics()
-            self._write_summary("failed", error=sentence(error))
+            with suppress(OSError):  # the disk itself may be what failed
+                if self.folder is not None:
+                    self.folder.write_metrics()
+            with suppress(OSError):
+                self._write_summary("failed", error=sentence(error))
             raise
 
     def _steps(self, on_step: OnStep, stop: threading.Event) -> Reason:
@@ -121,7 +124,9 @@ class Run:
             self._tell(on_step, progress.first_report(self.prepared, self.position), save=False)
         every = self.config.training.evaluate_every
         while self.position.step < plan.steps:
-            reason: Reason | None = self.world.agreed(self._reason(stop))
+            # Of several processes a signal may reach only one.
+            stopped = any(self.world.gathered(stop.is_set()))
+            reason: Reason | None = "cancelled" if stopped else self.world.agreed(self._reason())
             if reason is not None:
                 return reason
             began = time.perf_counter()
@@ -154,9 +159,7 @@ class Run:
             seconds=time.perf_counter() - self.clock,
         )
 
-    def _reason(self, stop: threading.Event) -> Reason | None:
-        if stop.is_set():
-            return "cancelled"
+    def _reason(self) -> Reason | None:
         return reason_to_stop(self.config.training, self.position.watch, self.position.seconds)
 
     def _evaluate(self) -> None:
