@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.browser.lab_server import PATIENCE
 from workbench.figures import live
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ SCRIPT = Path(live.__file__).parent / "assets" / "live.js"
 def page(chromium: "Browser") -> "Iterator[Page]":
     """A page with one view of a figure, which has just come to listen."""
     page = chromium.new_page()
+    page.set_default_timeout(PATIENCE * 1000)
     page.goto("about:blank")
     page.clock.install(time=0)
     page.clock.pause_at(1000)  # from here on it moves only where a test says so

@@ -27,7 +27,6 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(2 * HANGS)
 @each_notebook
 def test_runs(path: Path, series: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WORKBENCH_FAST", "1")
