@@ -22,7 +22,7 @@ lab: $(READY)  ## open JupyterLab on the first notebook
 	$(BIN)/workbench lab $(ARGS)
 
 test: lint  ## check the style and run every test
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --durations=10 $(ARGS)
 
 lint: $(READY)  ## check style and types
 	$(BIN)/ruff check

@@ -6,12 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from workbench.config import ModelConfig, RunConfig
 
 if TYPE_CHECKING:
     from distributed import Client
     from transformers import PreTrainedModel
+
+# No test fails because a machine is slow or busy.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

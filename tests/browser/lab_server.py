@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 TOKEN = "test"
-PATIENCE = 90.0  # seconds a kernel and a page get on a slow, busy machine
+PATIENCE = 600.0  # seconds after which a kernel or a page is taken to hang
 
 _CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _MAC_CHROME = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
@@ -101,7 +101,9 @@ def running_chromium() -> Iterator["Browser"]:
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=find_chromium(), args=["--no-sandbox", "--disable-dev-shm-usage"]
+            executable_path=find_chromium(),
+            args=["--no-sandbox", "--disable-dev-shm-usage"],
+            timeout=PATIENCE * 1000,
         )
         yield browser
         browser.close()
@@ -121,6 +123,8 @@ class LabPage:
     def __post_init__(self) -> None:
         note = self.problems.append
         self.page.set_default_timeout(PATIENCE * 1000)
+        # anywidget gives up a widget whose code takes a busy machine more than two seconds to load.
+        self.page.add_init_script("AbortSignal.timeout = () => new AbortController().signal")
         self.page.on("pageerror", lambda error: note(f"uncaught exception: {error}"))
         self.page.on(
             "console",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.browser.lab_server import PATIENCE
 from workbench.figures import live
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ SCRIPT = Path(live.__file__).parent / "assets" / "live.js"
 def page(chromium: "Browser") -> "Iterator[Page]":
     """A page with one view of a figure, which has just come to listen."""
     page = chromium.new_page()
+    page.set_default_timeout(PATIENCE * 1000)
     page.goto("about:blank")
     page.clock.install(time=0)
     page.clock.pause_at(1000)  # from here on it moves only where a test says so
@@ -88,6 +90,27 @@ def test_a_missing_change_is_seen_by_the_next_and_all_of_it_asked_for(page: "Pag
     whole(page, 4, 40)
     change(page, 5, 50)
     assert (shown(page), len(asked(page))) == (50, 2)
+
+
+def test_one_that_comes_late_does_not_end_the_question_for_the_rest(page: "Page") -> None:
+    whole(page, 1, 10)
+    change(page, 4, 40)
+    change(page, 2, 20)
+    assert shown(page) == 20
+    before = len(asked(page))
+    page.clock.run_for(1000)
+    assert len(asked(page)) > before
+    whole(page, 4, 40)
+    page.clock.run_for(60_000)
+    assert (shown(page), asked(page)[-1]) == (40, 2)
+
+
+def test_an_older_message_is_no_answer(page: "Page") -> None:
+    whole(page, 3, 30)
+    page.evaluate("() => document.dispatchEvent(new Event('visibilitychange'))")
+    whole(page, 2, 20)
+    page.clock.run_for(600)
+    assert asked(page) == [-1, 3, 3]
 
 
 def test_what_comes_twice_or_late_changes_nothing(page: "Page") -> None:

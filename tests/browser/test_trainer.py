@@ -86,6 +86,7 @@ def test_a_run_is_started_watched_paused_and_cancelled(trainer: LabPage):
     page = trainer.page
     type_in(trainer, "Batch B", "64")
     page.get_by_text("q = 64/").wait_for()
+    trainer.wait_for("document.querySelectorAll('.js-plotly-plot').length === 6")
     told_to_the_kernel = comm_messages(trainer)
     button(trainer, "Start").click()
     wait_for_state(trainer, "running")

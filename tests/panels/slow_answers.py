@@ -1,7 +1,7 @@
 """Questions for `Background`, at module level because it imports them by name."""
 
 import os
-import time
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,18 @@ def echo(argument: Any) -> Iterator[Any]:
     yield argument, os.getpid()
 
 
-def stepwise(pause: float) -> Iterator[str]:
-    """Two answers with a pause between them."""
+def stepwise(gate: str) -> Iterator[str]:
+    """Two answers; before the second it waits until somebody writes to the FIFO ``gate``."""
     yield "first"
-    time.sleep(pause)
+    if gate:
+        Path(gate).read_bytes()
     yield "second"
 
 
 def marked_then_slow(path: str) -> Iterator[str]:
     """Write this process's id to ``path``, then take longer than any test."""
     Path(path).write_text(str(os.getpid()), encoding="utf-8")
-    time.sleep(600)
+    signal.pause()
     yield "too late"
 
 

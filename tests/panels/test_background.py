@@ -2,8 +2,6 @@
 
 import os
 import signal
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +16,18 @@ from tests.panels.slow_answers import (
     refusing,
     stepwise,
 )
-from tests.panels.waiting import eventually
+from tests.panels.waiting import PATIENCE, WatchedLock, eventually
 from workbench.errors import InputError
 from workbench.panels import answering
 from workbench.panels import background as background_module
 from workbench.panels.background import Background
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """A FIFO: whoever reads it waits until somebody writes."""
+    os.mkfifo(tmp_path / "gate")
+    return tmp_path / "gate"
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +68,13 @@ def test_it_answers_from_another_process(background: Background) -> None:
     assert pid not in (os.getpid(), server(background))
 
 
-def test_answers_arrive_one_by_one(background: Background) -> None:
+def test_answers_arrive_one_by_one(background: Background, gate: Path) -> None:
     answers: list[str] = []
-    background.submit(stepwise, 1.0, answers.append)
+    background.submit(stepwise, str(gate), answers.append)
     eventually(lambda: answers)
     assert answers == ["first"]
-    eventually(lambda: len(answers) == 2)
+    gate.write_text("go on", encoding="utf-8")
+    eventually(lambda: answers == ["first", "second"])
 
 
 def test_a_newer_question_ends_the_older_one(background: Background, tmp_path: Path) -> None:
@@ -86,7 +92,7 @@ def test_a_cancelled_question_is_not_answered(background: Background) -> None:
     cancelled, answers = [], []
     background.submit(echo, "cancelled", cancelled.append)
     background.cancel()
-    background.submit(stepwise, 0.0, answers.append)
+    background.submit(stepwise, "", answers.append)
     eventually(lambda: len(answers) == 2)
     assert cancelled == []
 
@@ -184,7 +190,7 @@ def test_a_kernel_that_dies_leaves_no_process(background: Background, tmp_path: 
     assert process is not None
     assert process.stdin is not None
     process.stdin.close()
-    assert process.wait(timeout=30) == 0
+    assert process.wait(PATIENCE) == 0
     eventually(lambda: not alive(int(mark.read_text())))
 
 
@@ -197,11 +203,12 @@ def test_without_processes_it_answers_on_a_thread() -> None:
 
 
 def test_whoever_holds_the_lock_can_drop_an_answer_that_waits_for_it() -> None:
-    lock, answers = threading.RLock(), []
+    lock: Any = WatchedLock()
+    answers: list[Any] = []
     background = Background(lock, use_process=False)
     with lock:
         background.submit(echo, "old", answers.append)
-        time.sleep(0.2)  # the answer is there meanwhile
+        assert lock.wanted.wait(PATIENCE)
         background.submit(echo, "new", answers.append)
     eventually(lambda: answers)
     assert [answer for answer, _ in answers] == ["new"]
@@ -220,13 +227,13 @@ def test_a_machine_that_cannot_start_one_still_answers(monkeypatch: pytest.Monke
     background.close()
 
 
-def test_patience_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patience_has_an_end(monkeypatch: pytest.MonkeyPatch, gate: Path) -> None:
     monkeypatch.setattr(answering, "PATIENCE_SECONDS", 1)
     before = signal.getsignal(signal.SIGALRM)
     try:
         answering.limit_time()
         with pytest.raises(InputError, match="took longer than 1 s; choose fewer steps"):
-            list(stepwise(5.0))
+            list(stepwise(str(gate)))
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)

@@ -161,7 +161,7 @@ def test_a_notebook_cell_can_await_the_end(config: RunConfig, tmp_path: Path):
     run = follow.start(config, run_dir=tmp_path / "run")
     # In a thread of its own: Playwright, where it ran before, leaves a loop in the tests' thread.
     with ThreadPoolExecutor(1) as thread:
-        ended = thread.submit(lambda: asyncio.run(run.until_end())).result(timeout=60)
+        ended = thread.submit(lambda: asyncio.run(run.until_end())).result(PATIENCE)
     assert ended.phase == "done"
 
 

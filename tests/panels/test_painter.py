@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.panels.waiting import eventually
+from tests.panels.waiting import PATIENCE, eventually
 from workbench.panels.painter import Painter
 
 
@@ -23,7 +23,7 @@ def gated() -> tuple[Callable[[], None], threading.Event, threading.Event, list[
 
     def paint() -> None:
         begun.set()
-        leave.wait(10)
+        leave.wait(PATIENCE)
         drawn.append(len(drawn))
 
     return paint, begun, leave, drawn
@@ -33,7 +33,7 @@ def test_many_requests_while_it_draws_are_one() -> None:
     paint, begun, leave, drawn = gated()
     painter = Painter(paint, unexpected)
     painter.ask()
-    begun.wait(10)
+    begun.wait(PATIENCE)
     for _ in range(50):
         painter.ask()
     leave.set()
@@ -46,7 +46,7 @@ def test_asking_does_not_wait_for_the_drawing() -> None:
     paint, begun, leave, drawn = gated()
     painter = Painter(paint, unexpected)
     painter.ask()
-    begun.wait(10)
+    begun.wait(PATIENCE)
     painter.ask()
     assert drawn == []
     leave.set()

@@ -1,45 +1,77 @@
 """What is slow is asked once, after the last change, and not at all once that is called off."""
 
 import threading
-import time
+from collections.abc import Callable
+from typing import Any
 
-from tests.panels.waiting import eventually
+import pytest
+
+from tests.panels.waiting import PATIENCE, WatchedLock
 from workbench.panels.settling import Settling
 
 
-def test_many_changes_are_one_question_after_the_last() -> None:
-    asked: list[float] = []
-    settling = Settling(lambda: asked.append(time.monotonic()), 0.1, threading.RLock())
+class Timer:
+    """A timer that is up when the test says so, also one that was cancelled too late."""
+
+    made: "list[Timer]"
+
+    def __init__(self, seconds: float, up: Callable[[], None]) -> None:
+        self.seconds, self.up, self.cancelled = seconds, up, False
+        Timer.made.append(self)
+
+    def start(self) -> None: ...
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+@pytest.fixture
+def timers(monkeypatch: pytest.MonkeyPatch) -> list[Timer]:
+    Timer.made = []
+    monkeypatch.setattr(threading, "Timer", Timer)
+    return Timer.made
+
+
+def test_many_changes_are_one_question_after_the_last(timers: list[Timer]) -> None:
+    asked: list[bool] = []
+    settling = Settling(lambda: asked.append(True), 0.1, threading.RLock())
     for _ in range(5):
-        time.sleep(0.02)
         settling.later()
-    last = time.monotonic()
-    eventually(lambda: len(asked) == 1)
-    # The first change's question would have come 0.02 s after the last change; a coarse clock may
-    # take some of the 0.1 s.
-    assert asked[0] > last + 0.05
+    assert [timer.seconds for timer in timers] == [0.1] * 5, "each change waits the whole time"
+    assert [timer.cancelled for timer in timers] == [True] * 4 + [False]
+    for timer in timers[:-1]:
+        timer.up()
+    assert asked == []
+    timers[-1].up()
+    assert asked == [True]
 
 
-def test_a_cancelled_question_is_not_asked() -> None:
-    asked, other = threading.Event(), threading.Event()
-    settling = Settling(asked.set, 0.05, threading.RLock())
+def test_a_cancelled_question_is_not_asked(timers: list[Timer]) -> None:
+    asked: list[bool] = []
+    settling = Settling(lambda: asked.append(True), 0.05, threading.RLock())
     settling.later()
     settling.cancel()
-    Settling(other.set, 0.1, threading.RLock()).later()
-    assert other.wait(10)
-    assert not asked.is_set()
+    assert timers[0].cancelled
+    timers[0].up()
+    assert asked == []
 
 
-def test_whoever_holds_the_lock_can_still_call_it_off() -> None:
+def test_whoever_holds_the_lock_can_still_call_it_off(timers: list[Timer]) -> None:
     """Also when the time is up and the call waits for the lock."""
-    asked, other, lock = threading.Event(), threading.Event(), threading.RLock()
+    asked = threading.Event()
+    lock: Any = WatchedLock()
     settling = Settling(asked.set, 0.02, lock)
-    before = threading.active_count()
     with lock:
         settling.later()
-        time.sleep(0.2)  # the timer has fired meanwhile
+        thread = threading.Thread(target=timers[0].up)
+        thread.start()
+        assert lock.wanted.wait(PATIENCE)
         settling.cancel()
-    eventually(lambda: threading.active_count() <= before)
-    Settling(other.set, 0.02, lock).later()
-    assert other.wait(10)
+    thread.join()
     assert not asked.is_set()
+
+
+def test_a_real_timer_asks_on_a_thread_of_its_own() -> None:
+    asked = threading.Event()
+    Settling(asked.set, 0.01, threading.RLock()).later()
+    assert asked.wait(PATIENCE)

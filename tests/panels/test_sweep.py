@@ -56,9 +56,7 @@ def panel(
 
 def ended(sweeper: Sweeper, text: str) -> None:
     """Wait until the panel itself says that the sweep has ended so."""
-    eventually(
-        lambda: text in sweeper.message.value and not sweeper.controls.start.disabled, seconds=60
-    )
+    eventually(lambda: text in sweeper.message.value and not sweeper.controls.start.disabled)
 
 
 def lines_drawn(sweeper: Sweeper) -> int:
@@ -150,7 +148,7 @@ def test_a_sweep_comes_to_its_table_picture_and_planned_price(
 def test_cancel_then_start_goes_on_in_the_same_folder(panel: Panel, base: RunConfig) -> None:
     sweeper = panel(base.with_changes({"training.steps": 200, "training.evaluate_every": 200}))
     sweep = sweeper.begin()
-    eventually(lambda: " of 200" in sweeper.table.value, seconds=60)
+    eventually(lambda: " of 200" in sweeper.table.value)
     sweeper.controls.cancel.click()
     assert sweeper.controls.cancel.disabled
     ended(sweeper, "<b>Cancelled.</b>")

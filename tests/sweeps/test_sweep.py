@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 from distributed import Client, Future, LocalCluster
 
+from tests.panels.waiting import PATIENCE, eventually
 from workbench import privacy, training
 from workbench.cli import main
 from workbench.config import RunConfig
@@ -328,11 +328,9 @@ def test_ctrl_c_leaves_a_sweep_that_goes_on(config: RunConfig, tmp_path: Path) -
         text=True,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 120
-    while not list(out.glob("cells/*/run/metrics.parquet")) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    eventually(lambda: list(out.glob("cells/*/run/metrics.parquet")) or process.poll() is not None)
     os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert stderr.splitlines()[-1] == "Stopped."
     assert "Traceback" not in stderr

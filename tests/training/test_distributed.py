@@ -47,9 +47,9 @@ class InThreads(World):
 
     def gathered(self, value: Any) -> list[Any]:
         self.slots[self.rank] = value
-        self.barrier.wait(60)
+        self.barrier.wait(600)
         values = list(self.slots)
-        self.barrier.wait(60)
+        self.barrier.wait(600)
         return values
 
     def agreed(self, value: Any) -> Any:

@@ -63,7 +63,8 @@ async function render({ model, el }) {
   const shown = document.createElement("div");
   shown.style.minHeight = `${model.get("height")}px`; // nothing jumps when the picture comes
   el.append(note, shown);
-  let number = -1; // of the newest state that has come
+  let number = -1; // of the state that has come without a gap
+  let newest = -1; // the highest number heard of
   let waiting = null; // changes since it was drawn: {traces: {name: {key: value}}, layout}
   let inSight = false;
   let frame = null;
@@ -119,17 +120,17 @@ async function render({ model, el }) {
 
   function hear(message) {
     const news = JSON.parse(message, revived);
+    newest = Math.max(newest, news.number);
     if (news.whole && news.number > number) {
       waiting = null; // older than what has come
       plotly.react(shown, news.whole.data, news.whole.layout, model.get("config"));
+      number = news.number;
     } else if (news.traces && news.number === number + 1 && number >= 0) {
       change(news);
-    } else if (news.number > number) {
-      question.begin(); // something is missing
-      return;
+      number = news.number;
     }
-    number = Math.max(number, news.number);
-    inStep();
+    if (number < newest) question.begin(); // something is missing
+    else if (number === news.number) inStep();
   }
 
   const slow = setTimeout(() => (note.textContent = WAITING), FIRST_WAIT * 2 ** PATIENCE);
