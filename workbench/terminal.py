@@ -5,7 +5,8 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 from tqdm import tqdm
@@ -37,9 +38,12 @@ def train_with_bar(
             f"{file} is not the configuration that {resume} was begun with; leave it out to go on "
             "with the run's own."
         )
-    with _stop_on_interrupt() as stop, _bar() as bar:
+    with _stop_on_interrupt() as stop, ExitStack() as closing:
+        # Drawn with the first report, so that a refusal stands alone.
+        the_bar = cache(lambda: closing.enter_context(_bar()))
 
         def show(report: StepReport) -> None:
+            bar = the_bar()
             if report.records is not None:
                 bar.write(str(report.records), file=sys.stderr)
             bar.total, bar.n = report.steps, report.step
