@@ -134,6 +134,6 @@ def test_a_path_that_cannot_be_is_one_line_with_status_2(
     given = {"PATH": path, "CELLS": "cells.yaml", "OUT": "out"}
     result = run(*(given.get(part, part) for part in arguments))
     assert result.exit_code == 2, result.output
-    *before, last = result.stderr.splitlines()
-    assert last.startswith("workbench: ")
-    assert not before or "--scheduler" in arguments  # which is asked once the bar is drawn
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("workbench: ")
+    assert not (tmp_path / "out").exists()

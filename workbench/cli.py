@@ -229,9 +229,14 @@ def sweep(file: Path, scheduler: str | None, out: Path | None, retry_failed: boo
     """Run the cells of SWEEP.YAML that are not done yet; Ctrl-C leaves a sweep to go on with."""
     from tqdm import tqdm
 
-    from workbench.sweeps.sweep import SweepConfig, SweepCost, run_sweep
+    from workbench.sweeps.cluster import scheduler_at
+    from workbench.sweeps.config import SweepConfig
 
     config = SweepConfig.load(file)
+    if scheduler is not None:
+        scheduler_at(scheduler)  # before anything is written or drawn
+    from workbench.sweeps.sweep import SweepCost, run_sweep
+
     with ExitStack() as closing:
         # Drawn with the first results, so that a refusal stands alone.
         the_bar = cache(lambda: closing.enter_context(tqdm(total=len(config.cells()), unit="cell")))

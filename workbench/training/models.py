@@ -90,7 +90,7 @@ def _loaded(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[
     """Model, tokenizer, and the weights that the model has and the directory has not."""
     config = without_dropout(model_settings(path))
     with nothing_from_outside(), no_progress_bars():
-        model, told = AutoModelForCausalLM.from_pretrained(
+        model, told = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
             path,
             config=config,
             dtype=torch.float32,
