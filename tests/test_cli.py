@@ -1,12 +1,15 @@
 """The command line: right answers, and one sentence with exit status 2 for wrong questions."""
 
 import json
+from itertools import product
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from workbench import privacy
 from workbench.cli import main
+from workbench.errors import InputError
 
 
 def run(*arguments: str) -> Result:
@@ -73,3 +76,64 @@ def test_bad_input_is_one_line_on_standard_error_with_status_2(
     assert result.stdout == ""
     assert names in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "says"),
+    [
+        (InputError("It is bad; mend it."), 2, "It is bad; mend it."),
+        (KeyError("x"), 1, "stopped with KeyError: 'x'; this is a fault of the workbench"),
+        (RuntimeError("two\nlines"), 1, "two lines"),
+        (MemoryError(), 1, "not enough memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, "not enough memory"),
+        (OSError(28, "No space left on device", "a/b"), 1, "No space left on device: a/b"),
+        (FloatingPointError("Lower the learning rate."), 1, "Lower the learning rate."),
+        (type("PanicException", (BaseException,), {})("panicked"), 1, "panicked"),
+    ],
+)
+def test_whatever_stops_a_command_is_one_line(
+    error: BaseException, status: int, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(privacy, "epsilon", stop)
+    monkeypatch.delenv("WORKBENCH_DEBUG", raising=False)
+    result = run("epsilon", "--noise-multiplier", "1", *MECHANISM)
+    assert (result.exit_code, result.stdout) == (status, "")
+    assert says in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_traceback_is_there_for_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(privacy, "epsilon", stop)
+    monkeypatch.setenv("WORKBENCH_DEBUG", "1")
+    result = run("epsilon", "--noise-multiplier", "1", *MECHANISM)
+    assert isinstance(result.exception, KeyError)
+
+
+ODD_PATHS = ["~nosuchuser/x", "x" * 300, "/dev/null/x", ".", "none/such"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path"),
+    [
+        *product([("train", "PATH"), ("sweep", "PATH"), ("lab", "--notebooks", "PATH")], ODD_PATHS),
+        *product([("sweep", "CELLS", "--scheduler", "PATH", "--out", "OUT")], ODD_PATHS),
+        *product([("sweep", "CELLS", "--out", "PATH")], ODD_PATHS[:4]),  # the last can be made
+    ],
+)
+def test_a_path_that_cannot_be_is_one_line_with_status_2(
+    arguments: tuple[str, ...], path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cells.yaml").write_text("grid: {seed: [0]}", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    given = {"PATH": path, "CELLS": "cells.yaml", "OUT": "out"}
+    result = run(*(given.get(part, part) for part in arguments))
+    assert result.exit_code == 2, result.output
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("workbench: ")
+    assert not (tmp_path / "out").exists()

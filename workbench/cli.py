@@ -1,20 +1,25 @@
 """The ``workbench`` command: thin wrappers that parse, call one function and print.
 
-Bad input is answered with one sentence on standard error and exit status 2.
+Bad input is answered with one sentence on standard error and exit status 2, whatever else stops a
+command with one and exit status 1.
 """
 
 import errno
 import json
+import os
+import re
 import sys
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from workbench import __version__
-from workbench.errors import InputError
+from workbench.errors import InputError, sentence
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +46,11 @@ _DELTA = click.option(
 
 
 class _OneSentence(click.Group):
-    """Turns every `InputError` and usage error into one line and exit status 2."""
+    """Turns whatever stops a command into one line on standard error.
+
+    The exit status is 2 for input that cannot be used and 1 for all else. Only with
+    ``WORKBENCH_DEBUG=1`` is there a traceback.
+    """
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -49,20 +58,48 @@ class _OneSentence(click.Group):
         except click.exceptions.Abort:
             click.echo("Stopped.", err=True)
             sys.exit(130)
-        except click.ClickException as error:
-            click.echo(f"workbench: {error.format_message()}", err=True)
-            sys.exit(2)
-        except InputError as error:
-            click.echo(f"workbench: {error}", err=True)
-            sys.exit(2)
-        except FloatingPointError as error:  # a run diverged, and says what to do
-            click.echo(f"workbench: {error}", err=True)
-            sys.exit(1)
-        except OSError as error:  # a full disk, say: what is on it holds all that was spent
-            if error.errno not in _OF_A_DISK:
+        except Exception as error:
+            if os.environ.get("WORKBENCH_DEBUG") == "1":
                 raise
-            click.echo(f"workbench: {_about_the_disk(error)}", err=True)
-            sys.exit(1)
+            _end_with(error)
+        except BaseException as error:
+            # Libraries written in Rust give up with an exception of their own.
+            if type(error).__name__ != "PanicException" or os.environ.get("WORKBENCH_DEBUG") == "1":
+                raise
+            _end_with(error)
+
+
+def _end_with(error: BaseException) -> NoReturn:
+    """Say what has stopped the command, and exit."""
+    if isinstance(error, BrokenPipeError):  # whoever read the answer has heard enough
+        sys.stderr.close()
+        sys.exit(1)
+    words = " ".join(_words(error).split())
+    click.echo(f"workbench: {words}", err=True)
+    sys.exit(2 if isinstance(error, InputError | click.ClickException) else 1)
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if isinstance(error, InputError | FloatingPointError):  # a run that diverged says what to do
+        return str(error)
+    text = str(error)
+    if isinstance(error, MemoryError) or re.search(r"out of memory|allocate memory", text, re.I):
+        return (
+            "There is not enough memory; lower runtime.physical_batch_size, corpus.record_tokens "
+            "or the size of the model."
+        )
+    if isinstance(error, OSError) and error.errno in _OF_A_DISK:
+        return _about_the_disk(error)
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename else ""
+        return f"The system refused what was asked of it ({error.strerror}{where})."
+    told = sentence(error, what="The command").rstrip(".")
+    return (
+        f"{told}; this is a fault of the workbench, so please report it with what it prints under "
+        "WORKBENCH_DEBUG=1."
+    )
 
 
 _OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EFBIG)
@@ -210,13 +247,21 @@ def sweep(file: Path, scheduler: str | None, out: Path | None, retry_failed: boo
     """
     from tqdm import tqdm
 
-    from workbench.sweeps.sweep import SweepConfig, SweepCost, run_sweep
+    from workbench.sweeps.cluster import scheduler_at
+    from workbench.sweeps.config import SweepConfig
     from workbench.terminal import interrupted_by_signals
 
     config = SweepConfig.load(file)
-    with tqdm(total=len(config.cells()), unit="cell") as bar:
+    if scheduler is not None:
+        scheduler_at(scheduler)  # before anything is written or drawn
+    from workbench.sweeps.sweep import SweepCost, run_sweep
+
+    with ExitStack() as closing:
+        # Drawn with the first results, so that a refusal stands alone.
+        the_bar = cache(lambda: closing.enter_context(tqdm(total=len(config.cells()), unit="cell")))
 
         def show(frame: "pd.DataFrame") -> None:
+            bar = the_bar()
             counts = Counter(frame["state"])
             bar.n = counts["done"] + counts["failed"]
             note = frame.attrs.get("note")

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from workbench.errors import InputError
+from workbench.errors import InputError, usable_path
 
 FIRST_NOTEBOOK = "00_start_here.ipynb"
 
@@ -22,7 +22,7 @@ def notebooks_folder(chosen: str | Path | None = None) -> Path:
     Raises `InputError` if the first notebook is not in it.
     """
     clone = Path(__file__).parents[1] / "notebooks"
-    candidates = [Path(chosen)] if chosen else [clone, Path("notebooks")]
+    candidates = [usable_path("--notebooks", chosen)] if chosen else [clone, Path("notebooks")]
     for folder in candidates:
         if (folder / FIRST_NOTEBOOK).is_file():
             return folder.resolve()

@@ -6,9 +6,11 @@ ahead of a time limit if asked to (SIGUSR1) all mean the same.
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +43,12 @@ def train_with_bar(
             f"{file} is not the configuration that {resume} was begun with; leave it out to go on "
             "with the run's own."
         )
-    with stop_on_signals() as stop, _bar() as bar:
+    with stop_on_signals() as stop, ExitStack() as closing:
+        # Drawn with the first report, so that a refusal stands alone.
+        the_bar = cache(lambda: closing.enter_context(_bar()))
 
         def show(report: StepReport) -> None:
+            bar = the_bar()
             if report.records is not None:
                 bar.write(str(report.records), file=sys.stderr)
             bar.total, bar.n = report.steps, report.step

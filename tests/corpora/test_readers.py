@@ -9,6 +9,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from workbench.config import CorpusConfig, RunConfig
 from workbench.corpora import Records, load
@@ -297,3 +299,34 @@ def test_chats_beside_texts_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(json.dumps({"text": t}) for t in (chat("a"), "b")), "utf-8")
     assert "chats in some rows" in refusal(path)
+
+
+_BYTES = st.binary(max_size=200) | st.text(
+    "ab,;\"'\\\n\r\t 0{}[]:u\u00e9\u0085\u2028\ufeff", max_size=80
+).map(lambda text: text.encode())
+_BODIES = {
+    "csv": _BYTES.map(lambda body: b"text,x\n" + body) | _BYTES,
+    "tsv": _BYTES.map(lambda body: b"text\tx\n" + body),
+    "jsonl": _BYTES.map(lambda body: b'{"text": "a"}\n{"text": ' + body + b"}") | _BYTES,
+    "json": _BYTES.map(lambda body: b'[{"text": ' + body + b"}]") | _BYTES,
+    "txt": _BYTES,
+    "parquet": _BYTES.map(lambda body: b"PAR1" + body + b"PAR1"),
+    "csv.gz": _BYTES | _BYTES.map(gzip.compress),
+}
+
+
+@pytest.mark.parametrize("kind", _BODIES)
+@settings(derandomize=True, deadline=None, max_examples=80)
+@given(data=st.data(), record=st.sampled_from(["row", "line"]))
+def test_random_bytes_end_in_records_or_one_sentence(
+    kind: str, record: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / f"random.{kind}"
+    path.write_bytes(data.draw(_BODIES[kind]))
+    try:
+        of(path, record=record, min_words=0)
+        message = "."
+    except InputError as error:
+        message = str(error)
+    assert message.endswith(".")
+    assert "\n" not in message

@@ -476,14 +476,15 @@ def test_another_server_at_the_schedulers_address_is_named(
 def test_a_scheduler_without_workers_is_said_and_a_late_worker_is_used(
     config: RunConfig, tmp_path: Path
 ) -> None:
-    with LocalCluster(
+    empty: Any = LocalCluster(
         n_workers=0,
         threads_per_worker=1,
         processes=False,
         protocol="tcp://",
         dashboard_address="127.0.0.1:0",
         silence_logs=logging.CRITICAL,
-    ) as cluster:
+    )
+    with empty as cluster:
         notes: list[str] = []
 
         def look(frame: pd.DataFrame) -> None:

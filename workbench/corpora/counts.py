@@ -5,6 +5,7 @@ run (summary, terminal, panel) tells these counts.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 # Scripts written without blanks between words: each letter counts as a word, and vowel signs and
@@ -65,9 +66,9 @@ class RecordCounts:
     truncated: int = 0
     nothing_to_predict: int = 0
 
-    def as_dict(self) -> dict[str, int]:
-        """The counts by name."""
-        return asdict(self)
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        """Names and counts, so that ``dict(counts)`` is what a run's summary holds."""
+        return iter(asdict(self).items())
 
     @property
     def parts(self) -> str:

@@ -63,14 +63,16 @@ def load(config: CorpusConfig, *, seed: int = 0) -> Records:
         heldout_fraction=config.heldout_fraction,
         seed=seed,
     )
+    left_out = {"empty": len(pieces) - len(texts), "too_short": len(texts) - len(long_enough)}
+    counts = replace(records.counts, found=len(pieces), **left_out)
     for part in ("public", "heldout", "training"):
         if not getattr(records, part):
+            others = f" ({counts.left_out})" if counts.left_out else ""
             raise InputError(
                 f"corpus.source {shown(config.source)} gives {len(set(long_enough))} different "
-                f"records, too few for its {part} part; give a larger corpus."
+                f"records{others}, too few for its {part} part; give a larger corpus."
             )
-    left_out = {"empty": len(pieces) - len(texts), "too_short": len(texts) - len(long_enough)}
-    return replace(records, counts=replace(records.counts, found=len(pieces), **left_out))
+    return replace(records, counts=counts)
 
 
 def split(

@@ -36,7 +36,7 @@ _MAIN = {
     "training.learning_rate": _Field("Learning rate", "Step size of the optimizer."),
     "corpus.source": _Field(
         "Corpus",
-        "A built-in corpus, or a text, JSONL, CSV or Parquet file.",
+        "A built-in corpus, or a file or folder of text, JSON, CSV or Parquet.",
         tuple(CORPORA),
         open=True,
     ),

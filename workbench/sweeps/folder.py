@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 import pandas as pd
 import pyarrow.parquet
 
-from workbench.errors import InputError
+from workbench.errors import InputError, usable_path
 from workbench.runs.folder import SUMMARY, replace_text
 from workbench.runs.ledger import hold
 from workbench.sweeps.config import Cell, SweepConfig
@@ -117,7 +117,7 @@ class SweepFolder:
     """
 
     def __init__(self, path: Path, config: SweepConfig) -> None:
-        self.path = path.expanduser().absolute()
+        self.path = usable_path("The sweep folder", path).absolute()
         self._lock = None
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -205,11 +205,13 @@ def read_sweep(folder: str | Path) -> pd.DataFrame:
     ``attrs`` has the sweep's "state", and under "privacy" what all its runs cost together, which is
     None until the sweep has ended. Raises `InputError` if ``folder`` is not a sweep's.
     """
-    path = Path(folder).expanduser()
+    path = usable_path("The sweep folder", folder)
     try:
         frame = pd.read_parquet(path / "results.parquet")
         summary = json.loads((path / SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        if not isinstance(summary, dict) or not {"state", "privacy"} <= summary.keys():
+            raise ValueError
+    except (OSError, ValueError, RecursionError):
         raise InputError(
             f"{folder} is not a sweep folder; give the folder a sweep has written."
         ) from None

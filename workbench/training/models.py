@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GPT2Config,
@@ -29,9 +27,11 @@ from transformers.utils import logging
 
 from workbench.config import MODEL_PRESETS, ModelConfig
 from workbench.corpora.tokens import IGNORED
-from workbench.errors import InputError
+from workbench.errors import InputError, shown
+from workbench.training.model_folder import model_settings, nothing_from_outside
 
 _GLOBAL_CHANCE = threading.Lock()
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tekken.json")
 _TRIED_TOKENS = 6  # so few that a large model answers in less time than reading it took
 
 
@@ -58,32 +58,25 @@ def tiny(
 def from_directory(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal language model and its tokenizer from a directory, in float32, dropout off.
 
-    Raises `InputError` if the directory does not hold both, or the model is not causal.
+    Nothing is looked up elsewhere, and no code of the directory is run. Raises `InputError` if the
+    directory does not hold both, all weights among them, or the model is not causal.
     """
     if not path.is_dir():
-        raise InputError(f"model.source {str(path)!r} is not a directory; check the path.")
+        raise InputError(f"model.source {shown(str(path))} is not a directory; check the path.")
     try:
-        config = without_dropout(AutoConfig.from_pretrained(path, local_files_only=True))
-        with no_progress_bars():
-            model = AutoModelForCausalLM.from_pretrained(
-                path, config=config, dtype=torch.float32, local_files_only=True
-            )
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        model, tokenizer, missing = _loaded(path)
         ahead = looks_ahead(model)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"model.source {str(path)!r} is not a causal language model with its tokenizer "
-            f"({reason}); save both there with save_pretrained."
-        ) from None
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # whatever the libraries stumble over, this folder is the cause
+        raise _no_model(path, " ".join(str(error).split())[:200] or type(error).__name__) from None
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # how libraries written in Rust give up
+            raise
+        raise _no_model(path, " ".join(str(error).split())[:200]) from None
+    if missing:
+        raise _no_model(path, f"{len(missing)} weights are missing, such as {missing[0]}")
+    _refuse_forgotten_tokenizer(path, tokenizer)
     if ahead:
         raise InputError(
             f"model.source {str(path)!r} is not a causal language model: what it says of a token "
@@ -91,6 +84,42 @@ def from_directory(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
             "others are; give a decoder, such as GPT-2, Llama or a BERT with is_decoder."
         )
     return model, tokenizer
+
+
+def _loaded(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[str]]:
+    """Model, tokenizer, and the weights that the model has and the directory has not."""
+    config = without_dropout(model_settings(path))
+    with nothing_from_outside(), no_progress_bars():
+        model, told = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
+            path,
+            config=config,
+            dtype=torch.float32,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False
+        )
+    return model, tokenizer, sorted(told["missing_keys"])
+
+
+def _refuse_forgotten_tokenizer(path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """`transformers` makes an empty tokenizer where its files are missing."""
+    own = type(tokenizer).vocab_files_names.values()  # none for a tokenizer that knows bytes
+    names = sorted({*own, *_TOKENIZERS})
+    if own and not any((path / name).exists() for name in names):
+        raise InputError(
+            f"model.source {shown(str(path))} holds no tokenizer (none of {', '.join(names)}); "
+            "save the model's own there with save_pretrained."
+        )
+
+
+def _no_model(path: Path, reason: str) -> InputError:
+    return InputError(
+        f"model.source {shown(str(path))} is not a causal language model with its tokenizer "
+        f"({reason}); save both there with save_pretrained."
+    )
 
 
 @torch.no_grad()

@@ -121,7 +121,7 @@ def summary(
         "seconds_per_step": position.seconds / position.step if position.step else None,
         "samples": dict(position.samples or {}),
         "n_params": prepared.n_params,
-        "records": prepared.counts.as_dict(),
+        "records": dict(prepared.counts),
         "randomness": config.randomness,
         "device": str(prepared.device),
         "threads": torch.get_num_threads(),

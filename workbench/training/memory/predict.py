@@ -23,11 +23,12 @@ from weakref import WeakKeyDictionary
 import pandas as pd
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from workbench.config import RunConfig
 from workbench.errors import InputError
 from workbench.training import models
+from workbench.training.model_folder import model_settings
 
 if TYPE_CHECKING:
     from workbench.training.memory.estimate import MemoryEstimate
@@ -202,8 +203,10 @@ def _shape(config: RunConfig) -> PretrainedConfig:
     if folder is None:
         return models.PRESETS[model.source](model, model.vocabulary, config.corpus.record_tokens)
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
+        return model_settings(folder)
+    except InputError:
+        raise
+    except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"model.source {model.source!r} is not the directory of a model ({reason}); check the "
