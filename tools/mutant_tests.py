@@ -69,14 +69,14 @@ def prefix_of(path: str) -> str:
     return max((prefix for prefix in TESTS if path.startswith(prefix)), key=len)
 
 
-def tests_of(path: str) -> list[str]:
-    """The test files for a module, the likeliest to notice first, each once."""
+def tests_of(copy: Path, path: str) -> list[str]:
+    """The copy's test files for a module, the likeliest to notice first, each once."""
     name = Path(path).stem.lstrip("_")
     files: list[str] = []
     for pattern in TESTS[prefix_of(path)]:
-        for found in sorted(ROOT.glob(pattern.format(name=name))):
+        for found in sorted(copy.glob(pattern.format(name=name))):
             inside = sorted(found.rglob("test_*.py")) if found.is_dir() else [found]
-            files += [str(file.relative_to(ROOT)) for file in inside]
+            files += [str(file.relative_to(copy)) for file in inside]
     return list(dict.fromkeys(files))
 
 

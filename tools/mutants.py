@@ -135,7 +135,7 @@ def _tried(copy: Path, mutant: Mutant, text: str) -> Verdict:
     began = time.monotonic()
     (copy / mutant.path).write_text(changed, "utf-8")
     try:
-        outcome, by = outcome_of(copy, tests_of(mutant.path))
+        outcome, by = outcome_of(copy, tests_of(copy, mutant.path))
     finally:
         (copy / mutant.path).write_text(text, "utf-8")
     seconds = round(time.monotonic() - began, 1)
@@ -147,7 +147,7 @@ def _refuse_failingtests_of(copy: Path, verdicts: list[Verdict]) -> None:
     passed = {prefix_of(v.mutant) for v in verdicts if v.outcome == "survived"}
     paths = {prefix_of(v.mutant): v.mutant.partition(":")[0] for v in verdicts}
     for path in (path for prefix, path in paths.items() if prefix not in passed):
-        outcome, by = outcome_of(copy, tests_of(path))
+        outcome, by = outcome_of(copy, tests_of(copy, path))
         if outcome != "survived":
             sys.exit(f"{by} fails without any fault, so nothing was measured; mend it first.")
 
