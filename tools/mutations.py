@@ -15,79 +15,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-_COMPARISONS: dict[type[ast.cmpop], tuple[str, ...]] = {
-    ast.Lt: ("<=", ">"),
-    ast.LtE: ("<", ">="),
-    ast.Gt: (">=", "<"),
-    ast.GtE: (">", "<="),
-    ast.Eq: ("!=",),
-    ast.NotEq: ("==",),
-    ast.Is: ("is not",),
-    ast.IsNot: ("is",),
-    ast.In: ("not in",),
-    ast.NotIn: ("in",),
-}
-_ARITHMETIC: dict[type[ast.operator], tuple[str, ...]] = {
-    ast.Add: ("-",),
-    ast.Sub: ("+",),
-    ast.Mult: ("/",),
-    ast.Div: ("*",),
-    ast.FloorDiv: ("/",),
-    ast.Mod: ("*",),
-    ast.Pow: ("*",),
-    ast.MatMult: ("*",),
-}
-_SIGNS: dict[type[ast.AST], str] = {
-    ast.Lt: "<",
-    ast.LtE: "<=",
-    ast.Gt: ">",
-    ast.GtE: ">=",
-    ast.Eq: "==",
-    ast.NotEq: "!=",
-    ast.Is: "is",
-    ast.IsNot: "is not",
-    ast.In: "in",
-    ast.NotIn: "not in",
-    ast.Add: "+",
-    ast.Sub: "-",
-    ast.Mult: "*",
-    ast.Div: "/",
-    ast.FloorDiv: "//",
-    ast.Mod: "%",
-    ast.Pow: "**",
-    ast.MatMult: "@",
-}
-_OPPOSITES = {
-    one: other
-    for pair in (
-        ("min", "max"),
-        ("minimum", "maximum"),
-        ("floor", "ceil"),
-        ("any", "all"),
-        ("amin", "amax"),
-        ("first_steps", "last_steps"),
-    )
-    for one, other in (pair, pair[::-1])
-}
-# Names that stand for one another, of which a wrong one may be written.
-_WORDS = (
-    ("pld", "rdp", "prv"),
-    ("poisson", "shuffle", "truncated_poisson", "fixed_size"),
-    ("add_or_remove_one", "replace_one"),
-    ("constant", "linear", "exponential", "step"),
-    ("logarithmic", "geometric", "poisson"),
-    ("flat", "adaptive", "normalised"),
-    ("running", "done", "cancelled", "failed"),
-    ("all steps", "budget", "patience", "time"),
-    ("seeded", "secure"),
-    ("bookkeeping", "ghost", "hooks", "reference"),
-    ("public", "noisy_counts", "article_warm_up"),
-    ("cpu", "cuda"),
-    ("x", "w", "a"),
+from tools.mutation_tables import (
+    ARITHMETIC,
+    COMPARISONS,
+    KEPT_DECORATORS,
+    OPPOSITES,
+    SIGNS,
+    SILENT_CALLS,
+    SILENT_KEYWORDS,
+    WORDS,
 )
-_KEPT_DECORATORS = ("dataclass", "property", "classmethod", "staticmethod", "overload", "cache")
-_SILENT_CALLS = ("warn", "warning", "info", "debug", "setLevel", "simplefilter", "filterwarnings")
-_SILENT_KEYWORDS = ("strict", "encoding", "remedy", "stacklevel", "message", "indent", "name")
 
 
 @dataclass(frozen=True)
@@ -107,8 +44,13 @@ class Mutant:
         return text[: self.start] + self.after + text[self.end :]
 
     def __str__(self) -> str:
+        return f"{self.path}:{self.line} {self.change}"
+
+    @property
+    def change(self) -> str:
+        """What is changed into what, on one line."""
         before, after = (" ".join(part.split()) for part in (self.before, self.after))
-        return f"{self.path}:{self.line} {self.operator}: {before} → {after}"
+        return f"{self.operator}: {before} → {after}"
 
 
 def mutants(path: str, text: str) -> list[Mutant]:
@@ -146,14 +88,14 @@ class _Finder:
     def _faults(self, node: ast.AST) -> Iterator[tuple[int, int, str, str]]:
         match node:
             case ast.Compare(ops=[op], left=left, comparators=[right]):
-                for other in _COMPARISONS[type(op)]:
-                    yield self._between("comparison", left, right, _SIGNS[type(op)], other)
+                for other in COMPARISONS[type(op)]:
+                    yield self._between("comparison", left, right, SIGNS[type(op)], other)
             case ast.BinOp(left=left, op=op, right=right) if not _is_text(left, right):
-                for other in _ARITHMETIC.get(type(op), ()):
-                    yield self._between("arithmetic", left, right, _SIGNS[type(op)], other)
+                for other in ARITHMETIC.get(type(op), ()):
+                    yield self._between("arithmetic", left, right, SIGNS[type(op)], other)
             case ast.AugAssign(target=target, op=op, value=value):
-                for other in _ARITHMETIC.get(type(op), ()):
-                    yield self._between("arithmetic", target, value, _SIGNS[type(op)], other)
+                for other in ARITHMETIC.get(type(op), ()):
+                    yield self._between("arithmetic", target, value, SIGNS[type(op)], other)
             case ast.UnaryOp(op=ast.Not() | ast.USub() as op):
                 start, end = self._at(node)
                 sign = "not " if isinstance(op, ast.Not) else "-"
@@ -165,10 +107,10 @@ class _Finder:
                 yield self._put(test, "negation", f"(not ({self._of(test)}))")
             case ast.Constant(value=value):
                 yield from ((*self._at(node), "constant", v) for v in _other_constants(value))
-            case ast.Name(id=name) if name in _OPPOSITES:
-                yield self._put(node, "opposite", _OPPOSITES[name])
-            case ast.Attribute(value=value, attr=name) if name in _OPPOSITES:
-                yield self._put(node, "opposite", f"{self._of(value)}.{_OPPOSITES[name]}")
+            case ast.Name(id=name) if name in OPPOSITES:
+                yield self._put(node, "opposite", OPPOSITES[name])
+            case ast.Attribute(value=value, attr=name) if name in OPPOSITES:
+                yield self._put(node, "opposite", f"{self._of(value)}.{OPPOSITES[name]}")
             case ast.Expr(value=ast.Call()) | ast.Raise() | ast.Delete():
                 yield self._put(node, "statement dropped", "pass")
             case ast.Return(value=ast.expr() as value) if not _is_none(value):
@@ -185,7 +127,7 @@ class _Finder:
             case ast.FunctionDef(decorator_list=decorators):
                 for decorator in decorators:
                     start, end = self._at(decorator)
-                    if not any(word in self.text[start:end] for word in _KEPT_DECORATORS):
+                    if not any(word in self.text[start:end] for word in KEPT_DECORATORS):
                         yield start - 1, end, "decorator removed", ""
             case _:
                 pass
@@ -195,7 +137,7 @@ class _Finder:
     def _call_faults(self, node: ast.Call) -> Iterator[tuple[int, int, str, str]]:
         parts = [*node.args, *node.keywords]
         for index, part in enumerate(parts):
-            if isinstance(part, ast.keyword) and part.arg and part.arg not in _SILENT_KEYWORDS:
+            if isinstance(part, ast.keyword) and part.arg and part.arg not in SILENT_KEYWORDS:
                 kept = [self._of(p) for p in parts[:index] + parts[index + 1 :]]
                 changed = f"{self._of(node.func)}({', '.join(kept)})"
                 yield self._put(node, f"argument {part.arg} removed", changed)
@@ -261,7 +203,7 @@ def _is_passed_over(node: ast.AST) -> bool:
             return True
         case ast.Expr(value=ast.Constant()):  # a docstring
             return True
-        case ast.Expr(value=ast.Call(func=ast.Attribute(attr=name))) if name in _SILENT_CALLS:
+        case ast.Expr(value=ast.Call(func=ast.Attribute(attr=name))) if name in SILENT_CALLS:
             return True
         case ast.If(test=ast.Name(id="TYPE_CHECKING")):
             return True
@@ -270,7 +212,7 @@ def _is_passed_over(node: ast.AST) -> bool:
         case ast.Assign(value=ast.Subscript(value=ast.Name(id=name))):  # another name of a type
             return name in ("Callable", "Literal", "dict", "list", "tuple", "Mapping")
         case ast.keyword(arg=name):
-            return name in _SILENT_KEYWORDS
+            return name in SILENT_KEYWORDS
         case ast.Call(func=ast.Name(id="dataclass" | "cast" | "InputError" | "TypeVar")):
             return True
         case _:
@@ -285,7 +227,7 @@ def _other_constants(value: object) -> Iterator[str]:
     elif isinstance(value, float):
         yield from dict.fromkeys((repr(value + 1), repr(value * 2), repr(value / 2), "0.0"))
     elif isinstance(value, str):
-        families = [words for words in _WORDS if value in words]
+        families = [words for words in WORDS if value in words]
         yield from dict.fromkeys(repr(w) for words in families for w in words if w != value)
 
 

@@ -50,7 +50,8 @@ def shown_epsilon_covers_each_step(config: RunConfig, folder: Path) -> None:
     many = {
         "training.steps": 60,
         "training.evaluate_every": 60,
-        "training.expected_batch_size": 3,
+        "training.expected_batch_size": 61,  # all of them, of which Rényi accounting is quick
+        "training.learning_rate": 1e-3,
         "privacy.accountant": "rdp",
     }
     reports: list[StepReport] = []
@@ -58,6 +59,7 @@ def shown_epsilon_covers_each_step(config: RunConfig, folder: Path) -> None:
         config.with_changes(many), run_dir=folder / "run", on_step=reports.append
     )
     assert len(reports) == 61
+    assert result.sample_rate == 1.0
     for report in reports[1:]:
         spent = privacy.epsilon(
             result.noise_multiplier, result.sample_rate, report.step, 1e-5, accountant="rdp"
