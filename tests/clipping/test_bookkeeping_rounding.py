@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from workbench.clipping.bookkeeping import products
 from workbench.clipping.bookkeeping.contributions import Outer, Rows, measure
-from workbench.clipping.bookkeeping.rounding import rounded_down, squared_norm, squared_norms
+from workbench.clipping.bookkeeping.rounding import rounded_down, squared_norms
 from workbench.clipping.gradient_sum import clipped_gradient_sum
 
 from .decoders import FORMS, force
@@ -230,7 +230,7 @@ def test_squares_neither_vanish_nor_overflow(scale: float) -> None:
     gradients = torch.randn(3, 5, 70, generator=torch.Generator().manual_seed(0)) * scale
     exact = gradients.double().square().sum((1, 2))
     assert torch.allclose(squared_norms(gradients), exact, rtol=5e-7, atol=0)
-    assert torch.allclose(squared_norm(gradients[0].mT), exact[0], rtol=5e-7, atol=0)
+    assert torch.allclose(squared_norms([gradients[0].mT])[0], exact[0], rtol=5e-7, atol=0)
     assert squared_norms(torch.zeros(2, 3)).tolist() == [0, 0]
 
 

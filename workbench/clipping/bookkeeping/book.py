@@ -22,7 +22,7 @@ from workbench.clipping.bookkeeping.contributions import (
 from workbench.clipping.bookkeeping.rounding import (
     Measure,
     rounded_down,
-    squared_norm,
+    squared_norms,
     widest,
 )
 
@@ -93,7 +93,7 @@ class Book:
 
     def _form(self, parameter: nn.Parameter, index: int, found: Measure) -> None:
         """Measure a record's gradient itself, which is formed again when it is summed."""
-        square = squared_norm(formed(self.uses[parameter], index))
+        square = squared_norms([formed(self.uses[parameter], index)])[0]
         found.squares[index], found.sizes[index] = square, square
         found.rounding[index] = found.square_rounding[index] = 0
         self._formed.setdefault(parameter, []).append(index)

@@ -24,9 +24,10 @@ from torch import Tensor
 from workbench.clipping.bookkeeping.products import outer_product, outer_products, signed_and_sizes
 from workbench.clipping.bookkeeping.rounding import (
     Measure,
+    norms_of_pieces,
     rounded_down,
-    squared_norm,
     squared_norms,
+    squares,
     unit,
     widest,
 )
@@ -89,9 +90,7 @@ class Kept:
                     _add_rows(gradient, indices[index], values[index])
                 case Dense(others) | Kept(others):
                     gradient.add_(others[index])
-        if isinstance(self.gradients, Tensor):
-            return Kept(self.gradients, squared_norms(self.gradients))
-        return Kept(self.gradients, torch.stack([squared_norm(g) for g in self.gradients]))
+        return Kept(self.gradients, squared_norms(self.gradients))
 
 
 @dataclass(frozen=True)
@@ -110,10 +109,10 @@ class Outer:
         a position's own products costs at most √T of these bounds.
         """
         positions, features = self.left.shape[1], self.left.shape[2] + self.right.shape[2]
-        squares, sizes = signed_and_sizes(self.left, self.right)
+        signed, sizes = signed_and_sizes(self.left, self.right)
         roundings = (positions + 2 * sqrt(positions) + 2) * unit(self.right.dtype)
-        in_squares = (features + positions + 2) * (positions + 1) * unit(squares.dtype)
-        return Measure(squares, sizes, roundings * sizes.sqrt(), in_squares * sizes)
+        in_squares = (features + positions + 2) * (positions + 1) * unit(sizes.dtype)
+        return Measure(signed, sizes, roundings * sizes.sqrt(), in_squares * sizes)
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
         """leftᵀ(c ⊙ right) over all records and positions at once."""
@@ -177,11 +176,11 @@ def outer(left: Tensor, right: Tensor) -> Kept | Outer:
     gradients = outer_products(left, right)
     if isinstance(gradients, Tensor):
         return Kept(gradients, squared_norms(gradients))
-    kept, squares = [], []
+    kept, norms = [], []
     for gradient in gradients:
-        squares.append(squared_norm(gradient))  # while it is in the processor's cache
+        norms.append(norms_of_pieces(gradient[None])[0])  # while it is in the processor's cache
         kept.append(gradient)
-    return Kept(kept, torch.stack(squares))
+    return Kept(kept, squares(torch.stack(norms), kept))
 
 
 def joined(one: Use, other: Use) -> Use | None:
@@ -211,10 +210,10 @@ def measure(uses: Sequence[Use]) -> Measure:
         case [Outer() as outer, Rows() as rows] | [Rows() as rows, Outer() as outer]:
             one, other = outer.measure(), rows.squared_norms()
             sizes = (one.sizes.sqrt() + other.sqrt()).square()
-            squares = one.squares + other + 2 * inner_products(outer, rows)
+            total = one.squares + other + 2 * inner_products(outer, rows)
             rounding = one.rounding + 2 * unit(outer.right.dtype) * sizes.sqrt()
             share = one.square_rounding / one.sizes.clamp(min=torch.finfo(sizes.dtype).tiny)
-            return Measure(squares, sizes, rounding, share * sizes)
+            return Measure(total, sizes, rounding, share * sizes)
         case [Dense() | Kept() | Rows() as held]:
             return Measure.of_held(held.squared_norms())
         case _:

@@ -6,13 +6,14 @@ they are not held, `Measure` says how far rounding can move them (Higham 2002, "
 Stability of Numerical Algorithms", sections 3.1 and 4.2).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-_PIECE = 64  # float32 numbers whose squares are added up before float64 goes on
+_PIECE = 128  # float32 numbers whose squares are added up before float64 goes on
 _LEAST, _MOST = 1e-20, 1e36  # squared norms that float32 squares of single numbers leave intact
 
 
@@ -47,30 +48,35 @@ def unit(dtype: torch.dtype) -> float:
     return torch.finfo(dtype).eps / 2
 
 
-def squared_norms(gradients: Tensor) -> Tensor:
-    """Squared norms (batch,) of (batch, …), in the widest type."""
+def squared_norms(gradients: Tensor | Sequence[Tensor]) -> Tensor:
+    """Squared norms (batch,) of (batch, …), or of matrices one by one, in the widest type."""
+    if isinstance(gradients, Tensor):
+        gradients = gradients.reshape(len(gradients), gradients[:1].numel())
+        return squares(norms_of_pieces(gradients), gradients)
+    return squares(torch.stack([norms_of_pieces(one[None])[0] for one in gradients]), gradients)
+
+
+def norms_of_pieces(gradients: Tensor) -> Tensor:
+    """The norms of parts of each record's numbers (batch, …), few enough to lose no digits."""
+    if gradients.ndim == 3 and gradients.mT.is_contiguous():
+        gradients = gradients.mT
     batch, dtype = len(gradients), widest(gradients.device)
-    numbers = gradients.reshape(batch, gradients[:1].numel())
-    if numbers.device.type != "cpu":
-        return vector_norm(numbers, dim=1, dtype=dtype).square_()
-    if numbers.dtype == dtype:
-        return _in_one_type(numbers)
-    whole = numbers.shape[1] // _PIECE * _PIECE
-    # Float32 runs at full speed over a piece, and adds few enough numbers to lose no digits.
-    pieces = vector_norm(numbers[:, :whole].reshape(batch, -1, _PIECE), dim=2)
-    squares = _in_one_type(pieces.to(dtype)) + _in_one_type(numbers[:, whole:].to(dtype))
-    for index in ((squares <= _LEAST) | ~(squares < _MOST)).nonzero()[:, 0].tolist():
-        squares[index] = numbers[index].to(dtype).square_().sum()
-    return squares
+    numbers = gradients[0].numel() if batch else 0
+    if gradients.dtype == dtype or gradients.device.type != "cpu" or numbers % _PIECE:
+        return vector_norm(gradients.reshape(batch, 1, numbers), dim=2, dtype=dtype)
+    # In float32 this runs at full speed.
+    return vector_norm(gradients.reshape(batch, -1, _PIECE), dim=2)
 
 
-def squared_norm(gradient: Tensor) -> Tensor:
-    """The squared norm of one matrix, maybe a transposed view, in the widest type."""
-    return squared_norms((gradient.mT if gradient.mT.is_contiguous() else gradient)[None])[0]
-
-
-def _in_one_type(numbers: Tensor) -> Tensor:
-    return vector_norm(numbers, dim=1).square_()
+def squares(norms: Tensor, gradients: Tensor | Sequence[Tensor]) -> Tensor:
+    """Squared norms (batch,) from those of pieces (batch, pieces), in the widest type."""
+    dtype = widest(norms.device)
+    found = vector_norm(norms.to(dtype), dim=1).square_()
+    if norms.dtype != dtype:
+        doubtful = (found <= _LEAST) | ~(found < _MOST)
+        for index in doubtful.nonzero()[:, 0].tolist():
+            found[index] = vector_norm(gradients[index].to(dtype)).square_()
+    return found
 
 
 def rounded_down(factors: Tensor, dtype: torch.dtype) -> Tensor:
