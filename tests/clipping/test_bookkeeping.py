@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from workbench.clipping.bookkeeping import book
 from workbench.clipping.bookkeeping import contributions as uses
 from workbench.clipping.bookkeeping import engine as bookkeeping
 from workbench.clipping.bookkeeping import layer_rules as layers
@@ -204,12 +205,12 @@ Plant = Callable[[pytest.MonkeyPatch], None]
 
 
 def _cross_term_dropped(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(bookkeeping, "inner_products", lambda _, rows: torch.zeros(len(rows.indices)))
-    patch.setattr(bookkeeping, "joined", _joined_without_cross_term)
+    patch.setattr(uses, "inner_products", lambda _, rows: torch.zeros(len(rows.indices)))
+    patch.setattr(book, "joined", _joined_without_cross_term)
 
 
 def _joined_without_cross_term(one: uses.Use, other: uses.Use) -> uses.Use | None:
-    squares = one.squared_norms() + other.squared_norms()
+    squares = uses.measure([one]).squares + uses.measure([other]).squares
     both = uses.joined(one, other)
     return uses.Kept(both.gradients, squares) if isinstance(both, uses.Kept) else both
 
@@ -244,7 +245,8 @@ def _bias_forgotten_in_the_norm(patch: pytest.MonkeyPatch) -> None:
 def _factors_along_the_wrong_axis(patch: pytest.MonkeyPatch) -> None:
     def weighted_sum(self: uses.Outer, factors: Tensor) -> Tensor:
         tokens = self.right.flatten(0, 1)
-        weighted = factors.repeat(len(tokens) // len(factors))[:, None] * tokens
+        factors = factors.to(tokens.dtype).repeat(len(tokens) // len(factors))
+        weighted = factors[:, None] * tokens
         return self.left.flatten(0, 1).mT @ weighted
 
     patch.setattr(uses.Outer, "weighted_sum", weighted_sum)

@@ -11,16 +11,26 @@ without further backward passes:
 
 Two uses of one parameter become one where that is possible; `Outer` and `Rows` stay two, and their
 inner product is needed. Everything is float32 or wider: the norm must be that of the very numbers
-that are summed.
+that are summed. All but `Outer` hold these numbers; see `rounding` for what becomes of that one.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
 
 import torch
 from torch import Tensor
-from torch.linalg import vector_norm
 
-from workbench.clipping.bookkeeping.products import gram, outer_product, outer_products
+from workbench.clipping.bookkeeping.products import outer_product, outer_products, signed_and_sizes
+from workbench.clipping.bookkeeping.rounding import (
+    Measure,
+    norms_of_pieces,
+    rounded_down,
+    squared_norms,
+    squares,
+    unit,
+    widest,
+)
 
 # A record's gradient of an outer product takes m·n numbers, its two factors T·(m + n). Up to this
 # ratio the products are formed at once and kept: forming them costs what the ordinary gradient
@@ -37,13 +47,12 @@ class Dense:
 
     def squared_norms(self) -> Tensor:
         """‖Gᵢ‖², shape (batch,)."""
-        last = self.gradients.shape[-1] if self.gradients.ndim > 1 else 1
-        return _squares(self.gradients.reshape(len(self.gradients), -1, last))
+        return squared_norms(self.gradients)
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
         """Σᵢ cᵢ·Gᵢ for factors (batch,)."""
         vectors = self.gradients.reshape(len(self.gradients), -1)
-        return (factors.to(vectors.dtype) @ vectors).view(self.gradients.shape[1:])
+        return (rounded_down(factors, vectors.dtype) @ vectors).view(self.gradients.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,7 @@ class Kept:
         """Σᵢ cᵢ·Gᵢ, in the memory of the first where that can be."""
         if isinstance(self.gradients, Tensor):
             return Dense(self.gradients).weighted_sum(factors)
-        first, *others = factors.tolist()
+        first, *others = rounded_down(factors, self.gradients[0].dtype).tolist()
         total = self.gradients[0].mul_(first)
         for gradient, factor in zip(self.gradients[1:], others, strict=True):
             total.add_(gradient, alpha=factor)
@@ -81,10 +90,7 @@ class Kept:
                     _add_rows(gradient, indices[index], values[index])
                 case Dense(others) | Kept(others):
                     gradient.add_(others[index])
-        if isinstance(self.gradients, Tensor):
-            return Kept(self.gradients, _squares(self.gradients))
-        norms = torch.stack([_row_norms(gradient) for gradient in self.gradients])
-        return Kept(self.gradients, norms.square_().sum(1))
+        return Kept(self.gradients, squared_norms(self.gradients))
 
 
 @dataclass(frozen=True)
@@ -94,14 +100,29 @@ class Outer:
     left: Tensor
     right: Tensor
 
-    def squared_norms(self) -> Tensor:
-        """⟨left leftᵀ, right rightᵀ⟩ (Bu et al. 2023, arXiv 2210.00038, section 3), (batch,)."""
-        return gram(self.left).mul_(gram(self.right)).sum((1, 2))
+    def measure(self) -> Measure:
+        """‖Gᵢ‖² as ⟨left leftᵀ, right rightᵀ⟩ (Bu et al. 2023, arXiv 2210.00038, section 3).
+
+        Its terms may cancel, which would leave but rounding: they are added up in the widest type.
+        ``sizes`` adds up their absolute values. It bounds the square of every partial sum of
+        positions, in any order, and so each of the T roundings that adding them up takes; rounding
+        a position's own products costs at most √T of these bounds.
+        """
+        positions, features = self.left.shape[1], self.left.shape[2] + self.right.shape[2]
+        signed, sizes = signed_and_sizes(self.left, self.right)
+        roundings = (positions + 2 * sqrt(positions) + 2) * unit(self.right.dtype)
+        in_squares = (features + positions + 2) * (positions + 1) * unit(sizes.dtype)
+        return Measure(signed, sizes, roundings * sizes.sqrt(), in_squares * sizes)
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
         """leftᵀ(c ⊙ right) over all records and positions at once."""
-        weighted = factors.to(self.right.dtype)[:, None, None] * self.right
+        weighted = rounded_down(factors, self.right.dtype)[:, None, None] * self.right
         return outer_product(self.left.flatten(0, 1), weighted.flatten(0, 1))
+
+    def formed(self, index: int) -> Tensor:
+        """One record's gradient itself, in the widest type."""
+        dtype = widest(self.left.device)
+        return self.left[index].mT.to(dtype) @ self.right[index].to(dtype)
 
 
 @dataclass(frozen=True)
@@ -112,19 +133,33 @@ class Rows:
     values: Tensor
     height: int
 
-    def squared_norms(self) -> Tensor:
-        """Positions of a record that share a row add up before they are squared."""
+    def merged(self) -> "Rows":
+        """The same with each row's values added up, in the place where the row comes first.
+
+        Then each row of the gradient is held, and neither its norm nor its share of a sum depends
+        on values that cancel.
+        """
         batch = len(self.indices)
         records = torch.arange(batch, device=self.indices.device)[:, None]
-        places, inverse = torch.unique(self.indices + records * self.height, return_inverse=True)
+        keys = (self.indices + records * self.height).flatten()
+        places, inverse = torch.unique(keys, return_inverse=True)
+        if len(places) == len(keys):
+            return self
         rows = self.values.new_zeros(len(places), self.values.shape[2])
-        rows.index_add_(0, inverse.flatten(), self.values.flatten(0, 1))
-        squares = vector_norm(rows, dim=1).square_()
-        return squares.new_zeros(batch).index_add_(0, places // self.height, squares)
+        rows.index_add_(0, inverse, self.values.flatten(0, 1))
+        first = inverse.new_full((len(places),), len(keys))
+        numbers = torch.arange(len(keys), device=keys.device)
+        first.scatter_reduce_(0, inverse, numbers, "amin")
+        values = torch.zeros_like(self.values).flatten(0, 1).index_copy_(0, first, rows)
+        return Rows(self.indices, values.view_as(self.values), self.height)
+
+    def squared_norms(self) -> Tensor:
+        """‖Gᵢ‖² of merged rows, shape (batch,)."""
+        return squared_norms(self.values)
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
         """The clipped values scattered into a table (height, n)."""
-        weighted = factors.to(self.values.dtype)[:, None, None] * self.values
+        weighted = rounded_down(factors, self.values.dtype)[:, None, None] * self.values
         table = weighted.new_zeros(self.height, weighted.shape[-1])
         return table.index_add_(0, self.indices.flatten(), weighted.flatten(0, 1))
 
@@ -140,12 +175,12 @@ def outer(left: Tensor, right: Tensor) -> Kept | Outer:
         return Outer(left, right)
     gradients = outer_products(left, right)
     if isinstance(gradients, Tensor):
-        return Kept(gradients, _squares(gradients))
-    kept, row_norms = [], []
+        return Kept(gradients, squared_norms(gradients))
+    kept, norms = [], []
     for gradient in gradients:
-        row_norms.append(_row_norms(gradient))  # while it is in the processor's cache
+        norms.append(norms_of_pieces(gradient[None])[0])  # while it is in the processor's cache
         kept.append(gradient)
-    return Kept(kept, torch.stack(row_norms).square_().sum(1))
+    return Kept(kept, squares(torch.stack(norms), kept))
 
 
 def joined(one: Use, other: Use) -> Use | None:
@@ -167,21 +202,46 @@ def joined(one: Use, other: Use) -> Use | None:
             return joined(other, one)
 
 
+def measure(uses: Sequence[Use]) -> Measure:
+    """What all uses of one parameter come to: ‖A + B‖² = ‖A‖² + ‖B‖² + 2⟨A, B⟩."""
+    match uses:
+        case [Outer() as outer]:
+            return outer.measure()
+        case [Outer() as outer, Rows() as rows] | [Rows() as rows, Outer() as outer]:
+            one, other = outer.measure(), rows.squared_norms()
+            sizes = (one.sizes.sqrt() + other.sqrt()).square()
+            total = one.squares + other + 2 * inner_products(outer, rows)
+            rounding = one.rounding + 2 * unit(outer.right.dtype) * sizes.sqrt()
+            share = one.square_rounding / one.sizes.clamp(min=torch.finfo(sizes.dtype).tiny)
+            return Measure(total, sizes, rounding, share * sizes)
+        case [Dense() | Kept() | Rows() as held]:
+            return Measure.of_held(held.squared_norms())
+        case _:
+            raise AssertionError("uses of other kinds are joined")
+
+
+def formed(uses: Sequence[Use], index: int) -> Tensor:
+    """One record's gradient (m, n) from uses that stay apart, rounded once."""
+    (outer,) = (use for use in uses if isinstance(use, Outer))
+    total = outer.formed(index)
+    for use in uses:
+        if isinstance(use, Rows):
+            total.index_add_(0, use.indices[index], use.values[index].to(total.dtype))
+    return total.to(outer.right.dtype)
+
+
 def inner_products(outer: Outer, rows: Rows) -> Tensor:
-    """⟨Gᵢ, Hᵢ⟩ of two uses that stay apart, shape (batch,)."""
+    """⟨Gᵢ, Hᵢ⟩ of two uses that stay apart, shape (batch,), in the widest type."""
+    dtype = widest(outer.left.device)
     # Entry (s, t): what position s adds to the row of position t, without the whole table.
     indices = rows.indices[:, None, :].expand(-1, outer.left.shape[1], -1)
-    return (outer.left.gather(2, indices) * (outer.right @ rows.values.mT)).sum((1, 2))
+    along = outer.right.to(dtype) @ rows.values.to(dtype).mT
+    return (outer.left.gather(2, indices) * along).sum((1, 2))
 
 
 def wide(tensor: Tensor) -> Tensor:
     """The tensor in float32 or wider."""
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
-
-
-def widest(device: torch.device) -> torch.dtype:
-    """Float64, which Apple's GPUs lack."""
-    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def _add_rows(matrix: Tensor, indices: Tensor, values: Tensor) -> None:
@@ -190,17 +250,3 @@ def _add_rows(matrix: Tensor, indices: Tensor, values: Tensor) -> None:
         matrix.index_add_(0, indices, values)
     else:  # seven times as quick as index_add_ along columns
         matrix.mT.scatter_add_(1, indices.expand(values.mT.shape), values.mT)
-
-
-def _squares(matrices: Tensor) -> Tensor:
-    """Squared norms (batch,) of (batch, m, n)."""
-    return _row_norms(matrices).square_().sum(1)
-
-
-def _row_norms(matrices: Tensor) -> Tensor:
-    """The norms of rows, because one long sum would lose digits: (…, m) from (…, m, n).
-
-    Rows are what lies side by side in memory, in a transposed view the columns: (…, n).
-    """
-    transposed = matrices.stride(-1) > matrices.stride(-2)
-    return vector_norm(matrices, dim=-2 if transposed else -1)

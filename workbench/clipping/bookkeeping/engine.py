@@ -31,21 +31,18 @@ An Opacus user's own loop, with ``record_losses(model, batch)`` of shape (batch,
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from workbench.clipping.bookkeeping.contributions import (
-    Outer,
-    Rows,
-    Use,
-    inner_products,
-    joined,
-    wide,
-)
-from workbench.clipping.bookkeeping.recorder import NOT_RECORDS, Habits, Recorder, Tap, layers_of
+from workbench.clipping.bookkeeping.book import Book
+from workbench.clipping.bookkeeping.contributions import Dense
+from workbench.clipping.bookkeeping.isolation import NOT_RECORDS, Tap, has_upstream
+from workbench.clipping.bookkeeping.layer import NoRuleError, layers_of
+from workbench.clipping.bookkeeping.provenance import Provenance
+from workbench.clipping.bookkeeping.recorder import Habits, Recorder, UnexpectedError
 from workbench.clipping.clipped_sum import (
     ClippedSum,
     Factors,
@@ -65,105 +62,188 @@ def clipped_gradient_sum(
     parameters = trainable(model)
     habits = _HABITS.setdefault(model, Habits())
     with _grads_kept(parameters.values()):
-        book = _record(model, record_losses, habits)
-        strays = [name for name, p in parameters.items() if p.grad is not None]
-    if strays:
-        raise InputError(
-            f"The book-keeping engine cannot clip {strays[0]!r}: it is used outside the forward of "
-            "the layer that owns it; freeze it or choose engine='reference'."
-        )
+        book = _Passes(model, record_losses, habits).book()
     habits.passes += 1
     if book.batch:
         warn_of_unused(name for name, p in parameters.items() if p not in book.uses)
-    norms = book.norms()
-    weights = factors(norms)
+    norms, highest = book.norms()
+    weights = factors(highest)
     gradients = {name: book.weighted_sum(p, weights) for name, p in parameters.items()}
     return ClippedSum(gradients, norms, factors.max_grad_norm)
 
 
-class _Book:
-    """Every use of every parameter."""
+class _Passes:
+    """Runs forward and backward once, or again as long as that shows more of the model.
 
-    def __init__(self, losses: Tensor) -> None:
-        self.batch = len(losses)
-        self.uses: dict[nn.Parameter, list[Use]] = {}
-        self._none = torch.zeros_like(wide(losses.detach()))
+    All passes of a call draw the same random numbers, so that their losses can be compared.
+    """
 
-    def add(self, parameter: nn.Parameter, use: Use) -> None:
-        """Enter one use, made one with earlier ones where that can be."""
-        apart = []
-        for earlier in self.uses.get(parameter, []):
-            both = joined(earlier, use)
-            if both is None:
-                apart.append(earlier)
-            else:
-                use = both
-        self.uses[parameter] = [*apart, use]
+    def __init__(self, model: nn.Module, record_losses: RecordLosses, habits: Habits) -> None:
+        self.model, self.record_losses, self.habits = model, record_losses, habits
+        self.layers = layers_of(model)
+        self.parameters = list(trainable(model).values())
+        self.batch: int | None = None
+        self.plain: Tensor | None = None  # the losses of a pass in which nothing was repeated
+        self.try_out = False
+        self._drawn = _random_states()
 
-    @torch.no_grad()
-    def norms(self) -> Tensor:
-        """Each record's gradient norm over all parameters: ‖A + B‖² = ‖A‖² + ‖B‖² + 2⟨A, B⟩."""
-        squares = [self._none]
-        for uses in self.uses.values():
-            squares += [use.squared_norms() for use in uses]
-            match uses:
-                case [Outer() as outer, Rows() as rows] | [Rows() as rows, Outer() as outer]:
-                    squares.append(2 * inner_products(outer, rows))
-        return torch.stack(squares).sum(0).clamp_(min=0).sqrt_()
+    def book(self) -> Book:
+        """Every use of every parameter."""
+        book = self._pass()
+        while book is None:
+            _set_random_states(self._drawn)
+            for parameter in self.parameters:
+                parameter.grad = None
+            book = self._pass()
+        return book
 
-    @torch.no_grad()
-    def weighted_sum(self, parameter: nn.Parameter, factors: Tensor) -> Tensor:
-        """Σᵢ cᵢ·gᵢ for this parameter, whose uses are forgotten."""
-        parts = [use.weighted_sum(factors) for use in self.uses.pop(parameter, [])]
-        return sum(parts[1:], parts[0]) if parts else torch.zeros_like(wide(parameter.detach()))
+    def _pass(self) -> Book | None:
+        """One pass, or None if it has shown something because of which another is needed."""
+        try:
+            return self._watched()
+        except UnexpectedError:
+            return None
+        except NoRuleError as found:
+            if found.layer.name in self.habits.without_rule:
+                raise AssertionError(f"{found.layer.name} is watched without a rule") from None
+            self.habits.without_rule.add(found.layer.name)
+            return None
 
-
-def _record(model: nn.Module, record_losses: RecordLosses, habits: Habits) -> _Book:
-    """Run forward and backward once, or again as long as that shows what all records share."""
-    layers = layers_of(model)
-    batch, try_out = None, False
-    while True:
-        with Recorder(layers, habits, batch) as recorder:
-            losses = _losses(record_losses, recorder)
-            book = _Book(losses)
+    def _watched(self) -> Book | None:
+        habits = self.habits
+        close = habits.looks_closely() and bool(habits.shared or habits.of_no_record)
+        provenance = Provenance(self.model) if self.try_out or close else None
+        if provenance and habits.shared and self.plain is None:
+            self._run_plainly()
+        with Recorder(self.layers, habits, self.batch, provenance) as recorder:
+            losses = self._losses(recorder, provenance)
+            if losses is None:
+                return None
+            book = Book(losses)
             if not book.batch or not losses.requires_grad:
                 return book
+            _refuse_float16(losses)
+            if recorder.repeated:
+                if recorder.batch != book.batch:
+                    self.batch = book.batch
+                    return None
+                self._compare(losses, recorder)
             recorder.batch = book.batch
             uneven = recorder.uneven()
-            try_out |= habits.trial_is_due(book.batch) or (not uneven and recorder.untried())
-            trial = recorder.trial(losses) if try_out and not uneven else None
+            self.try_out |= habits.trial_is_due(book.batch)
+            self.try_out |= not uneven and recorder.untried()
+            trial = recorder.trial(losses) if self.try_out and not uneven else None
             strangers = uneven or recorder.backward(losses, book.add, trial)
             if not strangers:
-                return book
+                return self._with_strays(recorder, losses, book)
         if uneven or trial:
-            _share(habits, strangers, repeated=batch is not None)
-        batch, try_out = book.batch, True
+            self._learn(strangers, recorder)
+        if not recorder.repeated:
+            self.plain = losses.detach()
+        self.batch, self.try_out = book.batch, True
+        return None
 
+    def _run_plainly(self) -> None:
+        """Take the losses, and how many they are, from the model as it is."""
+        self.plain = self.record_losses().detach()
+        self.batch = len(self.plain)
+        _set_random_states(self._drawn)
 
-def _losses(record_losses: RecordLosses, recorder: Recorder) -> Tensor:
-    """The losses; a model that does not take rows for each record where all share them is named."""
-    try:
-        return record_losses()
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        if recorder.repeated is None:
+    def _losses(self, recorder: Recorder, provenance: Provenance | None) -> Tensor | None:
+        """The losses, or None if rows that all records share cannot be repeated for each."""
+        try:
+            with provenance or nullcontext():
+                return self.record_losses()
+        except torch.OutOfMemoryError:
             raise
-        reason = " ".join(str(error).split())[:200]
-        raise recorder.repeated.refusal(
-            f"all records share its output, and the model fails where each gets its own: {reason}"
-        ) from error
+        except RuntimeError:
+            if not recorder.repeated:
+                raise
+            if self.plain is None or provenance is None:
+                self._run_plainly_again()
+                return None
+            self.habits.of_no_record |= recorder.repeated.keys()
+            self.habits.shared -= recorder.repeated.keys()
+            return None
+
+    def _run_plainly_again(self) -> None:
+        _set_random_states(self._drawn)
+        self._run_plainly()
+        self.try_out = True
+
+    def _compare(self, losses: Tensor, recorder: Recorder) -> None:
+        """Refuse where repeated rows give other losses than shared ones, beyond rounding.
+
+        Products of more rows may round otherwise, which the layers above enlarge; half of the
+        digits is far beyond that, and far below what another record's rows change.
+        """
+        if self.plain is None:
+            return
+        plain, found = self.plain.double(), losses.detach().double()
+        narrow = torch.bfloat16 if recorder.is_narrow else losses.dtype
+        rounding = torch.finfo(narrow).eps ** 0.5
+        off = (plain - found).abs() > rounding * (plain.abs() + plain.abs().mean())
+        if (off & plain.isfinite()).any():
+            raise _not_repeated(recorder, "the losses change")
+
+    def _learn(self, strangers: list[Tap], recorder: Recorder) -> None:
+        """Note which of these calls all records share, or are to be left as they are.
+
+        Refuse the first if there is no such call.
+        """
+        habits, others = self.habits, [tap for tap in recorder.taps if tap not in strangers]
+        copied = {tap.layer.name for tap in strangers if tap.is_copy}
+        ours = [tap for tap in strangers if not tap.is_copy]
+        watched = {tap.signature for tap in ours if has_upstream(tap, others)} - habits.of_watched
+        rest = [tap for tap in ours if tap.signature not in watched | habits.of_watched]
+        shared = {tap.signature for tap in rest if tap.can_be_shared} - habits.shared
+        habits.without_rule |= copied
+        habits.of_watched |= watched
+        habits.shared |= shared
+        if not (copied or watched or shared):
+            unknown = {tap.signature for tap in rest if not tap.can_be_shared}
+            if not unknown - habits.of_no_record:
+                raise strangers[0].layer.refusal(*NOT_RECORDS)
+            habits.of_no_record |= unknown
+
+    def _with_strays(self, recorder: Recorder, losses: Tensor, book: Book) -> Book | None:
+        """The book with the gradients that were not taken from layers, one record at a time."""
+        strays = [p for p in self.parameters if p.grad is not None]
+        if not strays:
+            return book
+        if not recorder.keeps_graph:
+            self.habits.has_strays = True
+            return None
+        for parameter, gradients in zip(strays, recorder.apart(losses, strays), strict=True):
+            book.add(parameter, Dense(gradients))
+        return book
 
 
-def _share(habits: Habits, strangers: list[Tap], *, repeated: bool) -> None:
-    """Note which of these calls all records share; refuse the first if that explains none of them.
+def _not_repeated(recorder: Recorder, what: str) -> InputError:
+    layer = list(recorder.repeated.values())[-1]
+    return layer.refusal(
+        f"all records share its output, and where each gets its own {what}",
+        "give its input a row for each record",
+    )
 
-    ``repeated`` says that the calls already known as shared were repeated for every record.
-    """
-    shared = {tap.signature for tap in strangers if tap.can_be_shared}
-    if not shared or (repeated and shared <= habits.shared):
-        raise strangers[0].layer.refusal(NOT_RECORDS)
-    habits.shared |= shared
+
+def _refuse_float16(losses: Tensor) -> None:
+    if losses.dtype == torch.float16:
+        raise InputError(
+            "record_losses gave losses in float16, whose smallest numbers lose the digits that "
+            "tell records apart; compute them in bfloat16 or float32."
+        )
+
+
+def _random_states() -> tuple[Tensor, list[Tensor]]:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return torch.get_rng_state(), cuda
+
+
+def _set_random_states(states: tuple[Tensor, list[Tensor]]) -> None:
+    torch.set_rng_state(states[0])
+    if states[1]:
+        torch.cuda.set_rng_state_all(states[1])
 
 
 @contextmanager

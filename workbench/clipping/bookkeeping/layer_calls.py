@@ -12,61 +12,65 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import embedding as look_up
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from workbench.clipping.bookkeeping import layer_rules as layers
 from workbench.clipping.bookkeeping.contributions import Dense, wide
+from workbench.clipping.bookkeeping.isolation import NOT_RECORDS, Signature, Uses, first_tensor
+from workbench.clipping.bookkeeping.layer import Layer, NoRuleError, why_not_look_up
 
 if TYPE_CHECKING:
-    from workbench.clipping.bookkeeping.recorder import Layer, Recorder, Uses
+    from workbench.clipping.bookkeeping.recorder import Habits, Recorder
 
 Way = Callable[..., Any]
 
-
-def why_not(module: nn.Module) -> str | None:
-    """Why a module, trainable or not, stands in the way of clipping by record, if it does."""
-    if isinstance(module, _BatchNorm) and module.training:
-        return "it mixes the records of a batch; replace it by a group or layer normalisation"
-    if getattr(module, "track_running_stats", False) and module.training:
-        return "it keeps statistics of the records, to which no noise is added"
-    compiled = (
-        module._compiled_call_impl is not None
-        or "_orig_mod" in module._modules
-        or isinstance(module, torch.jit.ScriptModule)
-    )
-    if compiled and any(p.requires_grad for p in module.parameters()):
-        return "it is compiled, and its layers cannot be watched"
-    if isinstance(module, nn.Embedding) and module.weight.requires_grad:
-        return _why_not_look_up(module.max_norm, by_frequency=module.scale_grad_by_freq)
-    return None
+_CHANGED = ("its input was changed in place after it was used", "have the model change a copy")
 
 
-def _why_not_look_up(max_norm: float | None, *, by_frequency: bool) -> str | None:
-    if max_norm is not None:
-        return "max_norm changes its weights by what the records look up, without noise"
-    return "scale_grad_by_freq mixes the records of a batch" if by_frequency else None
-
-
-def way_to_run(layer: "Layer") -> Way:
-    """The way for this layer; raises `InputError` if there is none."""
+def way_to_run(layer: Layer, habits: "Habits") -> Way:
+    """The way for this layer: by a rule, row by row, or else as it is."""
+    if layer.name in habits.without_rule or isinstance(layer.module, nn.RNNBase):
+        return _as_it_is
     if rule := layers.RULES.get(getattr(layer.forward, "__func__", layer.forward)):
         return partial(_with_rule, rule)
     if isinstance(layer.module, nn.Embedding) and layer.parameters.keys() == {"weight"}:
         return _around_look_up
     if any(True for part in layer.module.children() for _ in part.parameters()):
-        raise layer.refusal("it has trainable parameters of its own beside those of its parts")
+        return _as_it_is
     vectors = all(p.ndim == 1 for p in layer.parameters.values())
     if vectors and "Norm" in type(layer.module).__name__:
         return _with_copies
     return _row_by_row
 
 
+def _as_it_is(recorder: "Recorder", layer: Layer, /, *args: Any, **kwargs: Any) -> Any:
+    """A layer whose parameters' gradients are taken from autograd, record by record.
+
+    That its records stay apart is seen from its first input and output, if these are tensors.
+    """
+    recorder.keeps_graph = True
+    for x in first_tensor(args):
+        args = (recorder.look_at(layer, x, "input"), *args[1:])
+    for name, value in [] if args else list(kwargs.items())[:1]:
+        for x in first_tensor((value,)):
+            kwargs[name] = recorder.look_at(layer, x, "input")
+    output = layer.forward(*args, **kwargs)
+    for x in first_tensor(output):
+        seen = recorder.look_at(layer, x, "output")
+        if type(output) in (tuple, list):
+            return type(output)((seen, *output[1:]))
+        return seen if isinstance(output, Tensor) else output
+    return output
+
+
 def _with_rule(
-    rule: layers.Rule, recorder: "Recorder", layer: "Layer", /, *args: Any, **kwargs: Any
+    rule: layers.Rule, recorder: "Recorder", layer: Layer, /, *args: Any, **kwargs: Any
 ) -> Tensor:
     """A layer whose rule makes uses of its input and its output's gradient."""
+    if recorder.leaves_alone(layer, _first(args, kwargs)):
+        return layer.forward(*args, **kwargs)
     output = layer.run_unfollowed(*args, **kwargs)
     if output._is_view():  # Conv1D's: the same numbers, but free to be changed in place
         output = torch.ops.aten._unsafe_view(output, output.shape)
@@ -78,8 +82,15 @@ def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return args[0] if args else next(iter(kwargs.values()))
 
 
-def _around_look_up(recorder: "Recorder", layer: "Layer", /, *args: Any, **kwargs: Any) -> Any:
+def signature_of(layer: Layer, x: Tensor) -> Signature:
+    """What tells calls of a layer on different kinds of input apart."""
+    return layer.name, x.ndim, len(x) == 1
+
+
+def _around_look_up(recorder: "Recorder", layer: Layer, /, *args: Any, **kwargs: Any) -> Any:
     """An embedding that scales or shifts: what it looks up inside is watched, not its output."""
+    if recorder.leaves_alone(layer, _first(args, kwargs)):
+        return layer.forward(*args, **kwargs)
     stand_in = layer.parameters["weight"].detach()
     with _LookUps(recorder, layer, stand_in):
         return layer.run({"weight": stand_in}, *args, **kwargs)
@@ -88,7 +99,7 @@ def _around_look_up(recorder: "Recorder", layer: "Layer", /, *args: Any, **kwarg
 class _LookUps(TorchFunctionMode):
     """Watches `torch.nn.functional.embedding` while a single layer runs on ``weight``."""
 
-    def __init__(self, recorder: "Recorder", layer: "Layer", weight: Tensor) -> None:
+    def __init__(self, recorder: "Recorder", layer: Layer, weight: Tensor) -> None:
         super().__init__()
         self.recorder, self.layer, self.weight = recorder, layer, weight
 
@@ -100,13 +111,13 @@ class _LookUps(TorchFunctionMode):
         if not used or func in _ASKING:
             return func(*args, **kwargs)
         if func is not look_up:
-            raise self.layer.refusal("it uses its weight for more than looking up rows")
+            raise NoRuleError(self.layer)  # it uses its weight for more than looking up rows
         call = _LOOK_UP.bind(*args, **kwargs)
         call.apply_defaults()
         asked = call.arguments
         by_frequency = asked["scale_grad_by_freq"]
-        if reason := _why_not_look_up(asked["max_norm"], by_frequency=by_frequency):
-            raise self.layer.refusal(reason)
+        if found := why_not_look_up(asked["max_norm"], by_frequency=by_frequency):
+            raise self.layer.refusal(*found)
         rule = layers.look_up(asked["padding_idx"])
         return _watched(rule, self.recorder, self.layer, asked["input"], func(*args, **kwargs))
 
@@ -117,30 +128,33 @@ _ASKING = {getattr(Tensor, name).__get__ for name in ("device", "dtype", "shape"
 
 
 def _watched(
-    rule: layers.Rule, recorder: "Recorder", layer: "Layer", x: Tensor, output: Tensor
+    rule: layers.Rule, recorder: "Recorder", layer: Layer, x: Tensor, output: Tensor
 ) -> Tensor:
     """``output`` (rows, …), watched; repeated for each record if all records share it."""
     if output.ndim < 2:
-        raise layer.refusal("it was called on a single vector instead of a batch")
-    signature = (layer.name, x.ndim, len(x) == 1)
+        raise NoRuleError(layer)  # it was called on a single vector instead of a batch
+    signature = signature_of(layer, x)
     if signature not in recorder.habits.shared:
         recorder.batch = recorder.batch or len(x)
     elif recorder.batch:
+        recorder.repeats(layer, x)
         x, output = (_repeated(t, recorder.batch) for t in (x, output))
-        recorder.repeated = layer
+    source = x
     x = x.detach()  # keeps the numbers, not the graph behind them
     version = x._version
 
-    def uses(gradient: Tensor) -> "Uses":
+    def uses(gradient: Tensor) -> Uses:
         if x._version != version:
-            raise layer.refusal("its input was changed in place after it was used")
+            raise layer.refusal(*_CHANGED)
         inputs = x.reshape(*gradient.shape[:2], *x.shape[1:])
         for name, use in rule(layer.module, inputs, gradient, layer.parameters):
             yield layer.parameters[name], use
 
     # A table asked for rows 0, 1, 2 … is asked for all records at once.
     can_be_shared = x.ndim == 1 or len(x) == 1
-    return recorder.watch(layer, output, signature, uses, can_be_shared=can_be_shared)
+    return recorder.watch(
+        layer, output, signature, uses, can_be_shared=can_be_shared, source=source
+    )
 
 
 def _repeated(tensor: Tensor, batch: int) -> Tensor:
@@ -148,39 +162,47 @@ def _repeated(tensor: Tensor, batch: int) -> Tensor:
     return tensor.expand(batch, *tensor.shape[1 if len(tensor) == 1 else 0 :])
 
 
-def _with_copies(recorder: "Recorder", layer: "Layer", /, *args: Any, **kwargs: Any) -> Tensor:
+def _with_copies(recorder: "Recorder", layer: Layer, /, *args: Any, **kwargs: Any) -> Tensor:
     """A normalisation whose vectors multiply or add by broadcasting: each row gets its own copy.
 
     Autograd then sums each copy's gradient over its row alone, whatever the formula (Gemma's is
     1 + weight). The first call checks that the copies change nothing else.
     """
     x = _first(args, kwargs)
+    if recorder.leaves_alone(layer, x):
+        return layer.forward(*args, **kwargs)
     rows, between = len(x), [1] * (x.ndim - 2)
     copies = {
         name: p.detach().expand(rows, *between, *p.shape).requires_grad_()
         for name, p in layer.parameters.items()
     }
-    habits, signature = recorder.habits, (layer.name, x.ndim, rows == 1)
+    habits, signature = recorder.habits, signature_of(layer, x)
     if signature not in habits.elementwise:
         habits.elementwise[signature] = _same(layer, copies, *args, **kwargs)
     if not habits.elementwise[signature]:
         return _row_by_row(recorder, layer, *args, **kwargs)
+    if args and not x.requires_grad:  # no layer before it would show that records mix in it
+        args = (recorder.look_at(layer, x, "input"), *args[1:])
     output = layer.run(copies, *args, **kwargs)
     for name, copy in copies.items():
-        recorder.watch(layer, copy, signature, partial(_summed, layer.parameters[name]))
+        uses = partial(_summed, layer.parameters[name])
+        recorder.watch(layer, copy, signature, uses, is_copy=True)
     return output
 
 
-def _same(layer: "Layer", copies: dict[str, Tensor], /, *args: Any, **kwargs: Any) -> bool:
-    plain = layer.run_unfollowed(*args, **kwargs)
-    if not isinstance(plain, Tensor):
-        return False
-    try:
-        copied = layer.run(copies, *args, **kwargs)
-        if isinstance(copied.grad_fn, BackwardCFunction):  # a backward pass by hand
-            torch.autograd.grad(copied.sum(), list(copies.values()), allow_unused=True)
-    except RuntimeError:  # a kernel that takes, or gives back, one vector only
-        return False
+def _same(layer: Layer, copies: dict[str, Tensor], /, *args: Any, **kwargs: Any) -> bool:
+    # A layer inside a checkpoint is run again later, without this check: what the check saves for
+    # its own backward pass must not be counted there.
+    with saved_tensors_hooks(lambda saved: saved, lambda saved: saved):
+        plain = layer.run_unfollowed(*args, **kwargs)
+        if not isinstance(plain, Tensor):
+            return False
+        try:
+            copied = layer.run(copies, *args, **kwargs)
+            if isinstance(copied.grad_fn, BackwardCFunction):  # a backward pass by hand
+                torch.autograd.grad(copied.sum(), list(copies.values()), allow_unused=True)
+        except RuntimeError:  # a kernel that takes, or gives back, one vector only
+            return False
     # Copies of a weight that is not the last to be lined up give an output of another shape, which
     # would pass by broadcasting. NaN in the same places is the same: that a value is not finite
     # says nothing of the formula.
@@ -189,16 +211,21 @@ def _same(layer: "Layer", copies: dict[str, Tensor], /, *args: Any, **kwargs: An
     )
 
 
-def _summed(parameter: nn.Parameter, gradient: Tensor) -> "Uses":
+def _summed(parameter: nn.Parameter, gradient: Tensor) -> Uses:
     yield parameter, Dense(layers.over_positions(gradient, parameter.ndim))
 
 
-def _row_by_row(recorder: "Recorder", layer: "Layer", /, *args: Any, **kwargs: Any) -> Tensor:
+def _row_by_row(recorder: "Recorder", layer: Layer, /, *args: Any, **kwargs: Any) -> Tensor:
     """A layer without a rule: each row's gradient from the layer's own forward on that row."""
+    x = _first(args, kwargs)
+    if recorder.leaves_alone(layer, x):
+        return layer.forward(*args, **kwargs)
+    inputs = {**dict(enumerate(args)), **kwargs}
+    if any(isinstance(value, nn.Module) for value in inputs.values()):
+        raise NoRuleError(layer)  # it runs layers of others
     output = layer.run_unfollowed(*args, **kwargs)
     if not isinstance(output, Tensor) or output.ndim == 0:
-        raise layer.refusal("it has no rule, and its output is not one tensor of a row a record")
-    inputs = {**dict(enumerate(args)), **kwargs}
+        raise NoRuleError(layer)
     versions = {key: v._version for key, v in inputs.items() if isinstance(v, Tensor)}
     floats = {key for key in versions if inputs[key].is_floating_point()}
 
@@ -206,18 +233,21 @@ def _row_by_row(recorder: "Recorder", layer: "Layer", /, *args: Any, **kwargs: A
         positional = [inputs[i] for i in range(len(args))]
         return layer.run(parameters, *positional, **{name: inputs[name] for name in kwargs})
 
-    def uses(gradient: Tensor) -> "Uses":
+    def uses(gradient: Tensor) -> Uses:
         if any(inputs[key]._version != version for key, version in versions.items()):
-            raise layer.refusal("its input was changed in place after it was used")
+            raise layer.refusal(*_CHANGED)
         parameters = {name: wide(p.detach()) for name, p in layer.parameters.items()}
         widened = {key: wide(v) if key in floats else v for key, v in inputs.items()}
         try:
             rows = layers.row_gradients(run, parameters, widened, wide(gradient.flatten(0, 1)))
-        except (RuntimeError, ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise layer.refusal(f"it has no rule and does not run row by row: {reason}") from None
+        except layers.RowsMixError as error:
+            raise layer.refusal(str(error), NOT_RECORDS[1]) from None
+        except (RuntimeError, ValueError, TypeError):
+            raise NoRuleError(layer) from None  # it does not run row by row
         for name, parameter in layer.parameters.items():
             gradients = rows[name].unflatten(0, gradient.shape[:2])
             yield parameter, Dense(layers.over_positions(gradients, parameter.ndim))
 
-    return recorder.watch(layer, output, (layer.name, output.ndim, len(output) == 1), uses)
+    signature = signature_of(layer, x if isinstance(x, Tensor) and x.ndim else output)
+    source = x if isinstance(x, Tensor) else None
+    return recorder.watch(layer, output, signature, uses, source=source)

@@ -5,6 +5,7 @@ names of the parameters wanted; it yields (name, use). Kinds are told apart by t
 subclass that computes something else does not pass for its parent.
 """
 
+import warnings
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
@@ -14,7 +15,8 @@ from torch.func import vjp, vmap
 from torch.nn.functional import layer_norm, rms_norm
 from transformers.pytorch_utils import Conv1D
 
-from workbench.clipping.bookkeeping.contributions import Dense, Rows, Use, outer, wide, widest
+from workbench.clipping.bookkeeping.contributions import Dense, Rows, Use, outer, wide
+from workbench.clipping.bookkeeping.rounding import widest
 
 Uses = Iterator[tuple[str, Use]]
 Rule = Callable[[Any, Tensor, Tensor, Collection[str]], Uses]
@@ -76,6 +78,10 @@ RULES: dict[Callable[..., Any], Rule] = {
 }
 
 
+class RowsMixError(Exception):
+    """What a layer makes of one row depends on others."""
+
+
 def over_positions(tensor: Tensor, features: int) -> Tensor:
     """(batch, …) summed to (batch, and its last ``features`` dimensions), float32 or wider."""
     between = tuple(range(1, tensor.ndim - features))
@@ -96,7 +102,7 @@ def row_gradients(
         inputs: by position or name; the tensors with as many rows as the output are divided.
         gradient: of the output, (rows, …).
 
-    Raises `RuntimeError` if the rows do not add up to the layer's ordinary gradient, because what
+    Raises `RowsMixError` if the rows do not add up to the layer's ordinary gradient, because what
     it makes of one row then depends on others.
     """
     rows, wholes = _rows_and_wholes(run, parameters, inputs, gradient)
@@ -114,7 +120,7 @@ def row_gradients(
             run, _widest(parameters), _widest(inputs), gradient.to(widest(gradient.device))
         )
         if not all(_add_up(exact[name], exact_wholes[name], apart[name]) for name in apart):
-            raise RuntimeError("it mixes the records of a batch, or its gradient is but rounding")
+            raise RowsMixError("it mixes the records of a batch, or its gradient is but rounding")
     return rows
 
 
@@ -137,7 +143,10 @@ def _rows_and_wholes(
     def of_one_row(divided: dict[Any, Tensor], gradient: Tensor) -> dict[str, Tensor]:
         return pull_back({key: v[None] for key, v in divided.items()}, gradient[None])
 
-    return vmap(of_one_row)(divided, gradient), pull_back(divided, gradient)
+    with warnings.catch_warnings():
+        # Torch tells for what it maps slowly; what it maps wrongly does not add up.
+        warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+        return vmap(of_one_row)(divided, gradient), pull_back(divided, gradient)
 
 
 def _add_up(rows: Tensor, whole: Tensor, rounding: float) -> bool:

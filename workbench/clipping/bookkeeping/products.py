@@ -11,9 +11,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from workbench.clipping.bookkeeping.rounding import widest
+
 # Multiplications from which oneDNN is ahead although it takes one record a call; measured, and
 # around the crossing it matters little.
 LEAST_WORTH_A_CALL = 2**22
+_CACHED = 512  # features that are multiplied at once in float64; measured
 
 
 def has_onednn(tensor: Tensor) -> bool:
@@ -45,12 +48,40 @@ def outer_product(left: Tensor, right: Tensor) -> Tensor:
     return product.contiguous()
 
 
-def gram(tensor: Tensor) -> Tensor:
-    """xᵢxᵢᵀ of each record's x, (batch, T, T)."""
-    _, positions, features = tensor.shape
-    if positions * positions * features >= LEAST_WORTH_A_CALL and has_onednn(tensor):
-        return torch.stack([_onednn(one, one) for one in tensor])
-    return tensor @ tensor.mT
+def signed_and_sizes(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """⟨left leftᵀ, right rightᵀ⟩ of each record, and the same of the terms' sizes, (batch,).
+
+    In float64 where there is any, whose rounding is nothing beside float32's.
+    """
+    half = (left.shape[1] + 1) // 2
+    # The upper half of rows, and the lower one's right half, which the upper's mirrors.
+    terms = [
+        one.mul_(other) for one, other in zip(_grams(left, half), _grams(right, half), strict=True)
+    ]
+    terms[0][:, :, half:].mul_(2)
+    signed, sizes = (
+        torch.stack([part.sum((1, 2)) for part in kind]).sum(0)
+        for kind in (terms, [part.abs() for part in terms])
+    )
+    return signed, sizes
+
+
+def _grams(tensor: Tensor, half: int) -> tuple[Tensor, Tensor]:
+    """xxᵀ of each record's x (batch, T, n): rows to ``half``, and from there the columns too."""
+    batch, positions, features = tensor.shape
+    dtype = widest(tensor.device)
+    upper = tensor.new_zeros(batch, half, positions, dtype=dtype)
+    lower = tensor.new_zeros(batch, positions - half, positions - half, dtype=dtype)
+    # On a CPU a record at a time, and of it so much that its copy stays in the cache.
+    records = 1 if tensor.device.type == "cpu" else batch
+    width = _CACHED if tensor.device.type == "cpu" else features
+    for start in range(0, batch, records or 1):
+        some = slice(start, start + records)
+        for begin in range(0, features, width):
+            part = tensor[some, :, begin : begin + width].to(dtype)
+            upper[some].baddbmm_(part[:, :half], part.mT)
+            lower[some].baddbmm_(part[:, half:], part[:, half:].mT)
+    return upper, lower
 
 
 def _narrower_first(narrow: Tensor, broad: Tensor) -> Iterator[Tensor]:

@@ -2,33 +2,34 @@
 
 A layer with trainable parameters runs with stand-ins for them: copies that autograd does not
 follow, or, in a normalisation, one copy for each row. Only the stand-ins and the layer's output are
-watched, so a parameter that is used past its layer's back still gets an ordinary gradient, and that
-is how the engine notices.
+watched. A parameter that is used past its layer's back, or in a layer without a rule, still gets an
+ordinary gradient; that is how the engine notices, and takes it record by record.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.linalg import vector_norm
 
-from workbench.clipping.bookkeeping.contributions import Use, widest
-from workbench.clipping.bookkeeping.layer_calls import Way, way_to_run, why_not
+from workbench.clipping.bookkeeping.contributions import Use, wide
+from workbench.clipping.bookkeeping.isolation import (
+    NOT_RECORDS,
+    Call,
+    Signature,
+    Tap,
+    Trial,
+    Uses,
+    weighted_losses,
+)
+from workbench.clipping.bookkeeping.layer import Layer, NoRuleError
+from workbench.clipping.bookkeeping.layer_calls import Way, signature_of, way_to_run
+from workbench.clipping.bookkeeping.provenance import Provenance, counts_up
 from workbench.clipping.clipped_sum import now_and_then
-from workbench.errors import InputError
 
-Uses = Iterable[tuple[nn.Parameter, Use]]
 Receive = Callable[[nn.Parameter, Use], None]
-# A layer's name, its input's number of dimensions, and whether the input has a single row.
-Signature = tuple[str, int, bool]
-# The same with the number of rows a record.
-Call = tuple[Signature, int]
-
-NOT_RECORDS = "its rows are not one record's each, or a record's loss depends on other records"
-_TINY = 1e-30  # what is smaller may vanish once it is weighted
 
 
 @dataclass
@@ -36,14 +37,24 @@ class Habits:
     """What earlier passes taught of a model.
 
     Calls that were tried out, and those of them whose rows were seen to be records; calls whose
-    rows all records share; and of normalisations, whether they multiply or add their weights
-    element by element and do no more with them.
+    rows all records share, to be repeated for each; calls to be left as they are, on what is made
+    of no record, or of what is watched before; calls on what was seen to be made of no record, and
+    not only counted; layers without a rule, and whether parameters are
+    used outside of layers; of normalisations, whether they multiply or add their weights element by
+    element and do no more with them. ``careful`` says that what is shared may be another thing in
+    every pass.
     """
 
     tried: set[Call] = field(default_factory=set)
     by_record: set[Call] = field(default_factory=set)
     shared: set[Signature] = field(default_factory=set)
+    of_no_record: set[Signature] = field(default_factory=set)
+    of_watched: set[Signature] = field(default_factory=set)
+    made_of_none: set[Signature] = field(default_factory=set)
+    without_rule: set[str] = field(default_factory=set)
     elementwise: dict[Signature, bool] = field(default_factory=dict)
+    has_strays: bool = False
+    careful: bool = False
     passes: int = 0
     most_records_tried: int = 1
 
@@ -55,107 +66,38 @@ class Habits:
         is_due = now_and_then(self.passes + 1)
         return batch > 1 and (is_due or batch > 2 * self.most_records_tried)
 
-
-@dataclass(frozen=True)
-class Layer:
-    """A module with trainable parameters of its own, and its forward as it was."""
-
-    name: str
-    module: nn.Module
-    parameters: Mapping[str, nn.Parameter]
-    forward: Callable[..., Any]
-    forward_is_its_own: bool
-
-    def run(self, stand_ins: Mapping[str, Tensor], /, *args: Any, **kwargs: Any) -> Any:
-        """The layer's output with ``stand_ins`` in the place of parameters."""
-        own: dict[str, Any] = self.module._parameters
-        if any(own[name] is not self.parameters[name] for name in stand_ins):
-            raise self.refusal("it calls itself")
-        own.update(stand_ins)
-        try:
-            return self.forward(*args, **kwargs)
-        finally:
-            own.update(self.parameters)
-
-    def run_unfollowed(self, /, *args: Any, **kwargs: Any) -> Any:
-        """The layer's output, through which autograd reaches the input alone."""
-        return self.run({name: p.detach() for name, p in self.parameters.items()}, *args, **kwargs)
-
-    def refusal(self, reason: str) -> InputError:
-        """The error that names this layer."""
-        return InputError(
-            f"The book-keeping engine cannot clip {self.name!r} ({type(self.module).__name__}): "
-            f"{reason}; freeze that layer or choose engine='reference'."
-        )
+    def looks_closely(self) -> bool:
+        """Whether this pass has to see what is shared by all records is made of."""
+        return self.careful or now_and_then(self.passes + 1)
 
 
-@dataclass
-class Tap:
-    """A watched tensor (rows, …); ``uses`` makes uses of its gradient (batch, rows/batch, …).
-
-    ``positions`` is the length of its second dimension, if it has one before the features.
-    """
-
-    layer: Layer
-    signature: Signature
-    rows: int
-    positions: int
-    uses: Callable[[Tensor], Uses] | None
-    can_be_shared: bool
-
-    def call(self, batch: int) -> Call:
-        """What tells calls of one kind from others; refused where rows and records do not fit."""
-        if self.rows % batch:
-            raise self.layer.refusal(NOT_RECORDS)
-        return self.signature, self.rows // batch
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What arrived, in order, from a backward pass with each loss multiplied by its own weight.
-
-    Where rows are records, a record's rows arrive multiplied by its weight, and else they do not.
-    Weights are powers of two, so that rounding is the same with and without them. Of what arrives
-    two sums a record are kept, which a stranger's share changes.
-    """
-
-    weights: Tensor
-    arrivals: list[Tensor]
-
-    def agrees(self, gradient: Tensor, weighted: Tensor) -> bool:
-        """Whether ``weighted`` sums are those of ``gradient`` (rows, …) times the weights."""
-        expected = self.weights * two_sums(gradient, len(self.weights))
-        if not (weighted.isfinite().all() and expected.isfinite().all()):
-            return True  # infinity reaches everywhere; the norms will tell
-        sizes, off = expected[1], (weighted - expected).abs()
-        return bool((off <= 1e-5 * sizes + _TINY).all())
-
-
-def two_sums(gradient: Tensor, batch: int) -> Tensor:
-    """The sum of a record's numbers and of their sizes, (2, batch), float64 where there is any."""
-    dtype = widest(gradient.device)
-    sums = gradient.new_empty(2, batch, dtype=dtype)
-    # One by one, because in float64 all records together would take twice the gradient's memory.
-    for place, record in enumerate(gradient.unflatten(0, (batch, -1))):
-        sums[0, place] = record.sum(dtype=dtype)
-        sums[1, place] = vector_norm(record, 1, dtype=dtype)
-    return sums
+class UnexpectedError(Exception):
+    """What was learnt of a model does not hold in this pass, which has to be made anew."""
 
 
 class Recorder:
     """While entered, the layers are watched; ``backward`` hands on what they yield.
 
     ``batch`` is how many records the losses will have, if known; else the first layer's rows count.
+    With ``provenance``, what is shared by all records is seen to be made of none.
     """
 
-    def __init__(self, layers: list[Layer], habits: Habits, batch: int | None = None) -> None:
+    def __init__(
+        self,
+        layers: list[Layer],
+        habits: Habits,
+        batch: int | None = None,
+        provenance: Provenance | None = None,
+    ) -> None:
         self.habits, self.batch, self.taps = habits, batch, list[Tap]()
-        self.repeated: Layer | None = None  # the last whose rows were repeated for each record
-        self._layers = layers
+        self.repeated: dict[Signature, Layer] = {}  # whose rows were repeated for each record
+        self.keeps_graph = habits.has_strays
+        self.is_narrow = False
+        self._layers, self._provenance = layers, provenance
         self._arrived: Callable[[Tap, Tensor], None] | None = None
 
     def __enter__(self) -> Self:
-        ways = [way_to_run(layer) for layer in self._layers]
+        ways = [way_to_run(layer, self.habits) for layer in self._layers]
         for layer, way in zip(self._layers, ways, strict=True):
             vars(layer.module)["forward"] = partial(self._call, way, layer)
         return self
@@ -169,7 +111,9 @@ class Recorder:
 
     def uneven(self) -> list[Tap]:
         """The taps whose rows cannot be the records."""
-        return [tap for tap in self.taps if self.batch and tap.rows % self.batch]
+        return [
+            tap for tap in self.taps if self.batch and tap.rows % self.batch and not tap.only_looks
+        ]
 
     def untried(self) -> bool:
         """Whether there is a kind of call of which no earlier trial tells.
@@ -179,16 +123,19 @@ class Recorder:
         batch, tried = self.batch or 1, self.habits.tried
         whole = {1, *(tap.positions for tap in self.taps if tap.rows == batch)}
         calls = {tap.call(batch) for tap in self.taps}
-        return any(call not in tried or call[1] not in whole for call in calls)
+        return batch > 1 and any(c not in tried or c[1] not in whole for c in calls)
 
     def trial(self, losses: Tensor) -> Trial:
         """Try out which rows each loss reaches; the graph is kept for `backward`."""
-        generator = torch.Generator().manual_seed(self.habits.passes)
-        powers = torch.randperm(len(losses), generator=generator) % 16 - 8
-        weights = torch.exp2(powers.to(widest(losses.device)))
-        trial = Trial(weights.to(losses.device), [])
-        self._arrived = lambda _, gradient: trial.arrivals.append(two_sums(gradient, len(losses)))
-        (losses * trial.weights.to(losses.dtype)).sum().backward(retain_graph=True)
+        weights, total = weighted_losses(losses, seed=self.habits.passes)
+        trial = Trial(weights, [])
+
+        def arrived(tap: Tap, gradient: Tensor) -> None:
+            tap.call(len(losses))
+            trial.arrivals.append(tap.sums(gradient, len(losses)))
+
+        self._arrived = arrived
+        total.backward(retain_graph=True)
         return trial
 
     def backward(self, losses: Tensor, receive: Receive, trial: Trial | None) -> list[Tap]:
@@ -204,7 +151,7 @@ class Recorder:
             call = tap.call(batch)
             if trial:
                 self.habits.tried.add(call)
-                if not trial.agrees(gradient, next(arrivals)):
+                if not trial.agrees(tap.sums(gradient, batch), next(arrivals)):
                     strangers.append(tap)
                 elif gradient.any():
                     known.add(call)
@@ -218,31 +165,61 @@ class Recorder:
         self._arrived = arrived
         # Under autocast, products of the norms and sums would be rounded to its narrow type.
         with torch.autocast(losses.device.type, enabled=False):
-            losses.sum().backward()
+            losses.sum().backward(retain_graph=self.keeps_graph)
         if trial:
             self.habits.tried.update(tap.call(batch) for tap in self.taps)
             self.habits.most_records_tried = max(batch, self.habits.most_records_tried)
         return strangers
+
+    def apart(self, losses: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
+        """Each record's gradients (batch, …) of some parameters, by a backward pass a record."""
+        self._arrived = lambda *_: None
+        shapes = [(len(losses), *p.shape) for p in parameters]
+        gradients = [
+            torch.zeros(shape, dtype=wide(p).dtype, device=p.device)
+            for shape, p in zip(shapes, parameters, strict=True)
+        ]
+        with torch.autocast(losses.device.type, enabled=False):
+            for index, loss in enumerate(losses):
+                for p in parameters:
+                    p.grad = None
+                # Not autograd.grad, through which reentrant checkpoints cannot be passed.
+                loss.backward(retain_graph=True)
+                for gradient, p in zip(gradients, parameters, strict=True):
+                    if p.grad is not None:
+                        gradient[index] = p.grad.to_dense()
+        return gradients
 
     def watch(
         self,
         layer: Layer,
         tensor: Tensor,
         signature: Signature,
-        uses: Callable[[Tensor], Uses],
+        uses: Callable[[Tensor], Uses] | None,
         *,
         can_be_shared: bool = False,
+        source: Tensor | None = None,
+        is_copy: bool = False,
     ) -> Tensor:
         """Have ``uses`` called with the gradient of ``tensor`` (rows, …), which is to be used on.
 
-        A layer that runs again within the backward pass, because activations were not kept, is
-        watched like any other, and forgotten with its output.
+        ``source`` is what it was made from. Without ``uses`` it is only seen whether records stay
+        apart. A layer that runs again within the backward pass, because activations were not kept,
+        is watched like any other, and forgotten with its output.
         """
+        if tensor.dtype == torch.float16:
+            raise layer.refusal(
+                "it computes in float16, whose smallest numbers lose the digits that tell records "
+                "apart",
+                "use bfloat16 or float32",
+            )
+        self.is_narrow |= tensor.dtype == torch.bfloat16
         if not tensor.requires_grad or (tensor._is_view() and tensor.grad_fn is not None):
             # A tensor that may be changed in place without its hook being lost.
             tensor = tensor.requires_grad_().clone()
-        positions = tensor.shape[1] if tensor.ndim > 2 else 1
-        tap = Tap(layer, signature, len(tensor), positions, uses, can_be_shared)
+        tap = Tap(layer, signature, tensor.shape, uses, can_be_shared, only_looks=uses is None)
+        tap.is_copy = is_copy
+        tap.node, tap.source = tensor.grad_fn, None if source is None else source.grad_fn
         if self._arrived is None:
             self.taps.append(tap)
         if tensor.grad_fn is None:
@@ -252,32 +229,75 @@ class Recorder:
             tensor.grad_fn.register_prehook(lambda found: self._arrives(tap, found[place]))
         return tensor
 
+    def look_at(self, layer: Layer, tensor: Tensor, what: str) -> Tensor:
+        """See only whether records stay apart in this tensor, unless it is one for them all."""
+        signature = (f"{layer.name} {what}", tensor.ndim, False)
+        if len(tensor) <= 1 or self._leaves_alone(layer, tensor, signature):
+            return tensor
+        if tensor.grad_fn is None:  # no hook must be left on what is the caller's or the model's
+            tensor = tensor.clone() if tensor.requires_grad else tensor.detach()
+        return self.watch(layer, tensor, signature, None, source=tensor)
+
+    def repeats(self, layer: Layer, x: Tensor) -> None:
+        """Note that rows which all records share are repeated, for a layer's input ``x``."""
+        signature = signature_of(layer, x)
+        if not self._is_shared(x, signature):
+            raise layer.refusal(
+                "its input's single row is made of the records, which it does not keep apart",
+                "give it a row for each record",
+            )
+        self.repeated[signature] = layer
+
+    def _is_shared(self, x: Tensor, signature: Signature) -> bool:
+        """Whether all records share an input: it counts positions, or is made of no record."""
+        counts = counts_up(x)
+        if self._provenance is None or self._arrived is not None:
+            if not counts and signature not in self.habits.made_of_none:
+                self.habits.careful = True
+                raise UnexpectedError
+            return True
+        if self._provenance.is_of_no_record(x):
+            self.habits.made_of_none.add(signature)
+            return True
+        self.habits.made_of_none.discard(signature)
+        if counts:
+            self._provenance.note(x)  # as is what it looks up
+        return counts
+
+    def leaves_alone(self, layer: Layer, x: object) -> bool:
+        """Whether a call was found to be of those that are left as they are."""
+        if not isinstance(x, Tensor) or not x.ndim:
+            return False
+        alone = not len(x) or self._leaves_alone(layer, x, signature_of(layer, x))
+        self.keeps_graph |= alone
+        return alone
+
+    def _leaves_alone(self, layer: Layer, x: Tensor, signature: Signature) -> bool:
+        if signature in self.habits.of_no_record:
+            alone = self._is_shared(x, signature)
+        elif signature in self.habits.of_watched:
+            alone = x.requires_grad
+        else:
+            return False
+        if not alone:
+            raise layer.refusal(*NOT_RECORDS)
+        return True
+
     def _arrives(self, tap: Tap, gradient: Tensor | None) -> None:
         if self._arrived is not None and gradient is not None:
             self._arrived(tap, gradient)
-        elif self._arrived is None and torch.is_grad_enabled():
+        elif self._arrived is None and torch.is_grad_enabled() and not tap.only_looks:
             # What the losses owe to the weights through such a gradient would be left out.
-            raise tap.layer.refusal("a gradient of its output is taken within the forward pass")
+            raise NoRuleError(tap.layer)
 
     def _call(self, way: Way, layer: Layer, /, *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return layer.forward(*args, **kwargs)
         if torch._C._functorch.peek_interpreter_stack() is not None:  # type: ignore[attr-defined]
-            raise layer.refusal("it is called within a transform of torch.func")
+            # Within a transform of torch.func nothing can be watched.
+            self.keeps_graph = True
+            return layer.forward(*args, **kwargs)
         return way(self, layer, *args, **kwargs)
-
-
-def layers_of(model: nn.Module) -> list[Layer]:
-    """The layers to watch; raises `InputError` for modules that no way of watching suits."""
-    layers = []
-    for name, module in model.named_modules():
-        own = {n: p for n, p in module._parameters.items() if p is not None and p.requires_grad}
-        layer = Layer(name, module, own, module.forward, "forward" in vars(module))
-        if reason := why_not(module):
-            raise layer.refusal(reason)
-        if own:
-            layers.append(layer)
-    return layers
 
 
 def by_record(tensor: Tensor, batch: int) -> Tensor:
