@@ -214,7 +214,10 @@ ALONE: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module], Tensor]]] 
         _layer,
         lambda m: (
             cross_entropy(
-                m(PACKED)[0], torch.arange(10) % 3, weight=m.class_weights, reduction="none"
+                m(PACKED)[0],
+                torch.arange(10) % 3,
+                weight=m.get_buffer("class_weights"),
+                reduction="none",
             )
             .unflatten(0, (5, 2))
             .sum(1)
@@ -241,7 +244,7 @@ def test_the_reference_takes_losses_that_are_each_of_one_record(kind: str) -> No
         clipped = clipped_gradient_sum(
             model, lambda: record_losses(model), max_grad_norm=1.0, engine="reference"
         )
-    assert clipped.norms.isfinite().all()
+        assert clipped.norms.isfinite().all()
 
 
 @pytest.mark.parametrize("across", ["attention", "mean"])
@@ -307,7 +310,7 @@ def test_what_all_share_may_be_a_buffer_of_as_many_rows(engine: str) -> None:
         )
     clipped_gradient_sum(
         model,
-        lambda: record_losses(model.class_weights),  # type: ignore[arg-type]
+        lambda: record_losses(model.get_buffer("class_weights")),
         max_grad_norm=1.0,
         engine=engine,
     )

@@ -96,7 +96,7 @@ ALLOWED: dict[str, Change] = {
     "zero added": lambda m, mean: m.table.add_(0),
     "there and back": lambda m, mean: m.table.mul_(2).div_(2),
     "a weight written again": lambda m, mean: m.layer.weight.data.copy_(m.layer.weight.clone()),
-    "a parameter's memory set": lambda m, mean: m.frozen.set_(m.frozen.detach()),
+    "a parameter's memory set": lambda m, mean: m.frozen.set_(m.frozen.detach()),  # type: ignore[arg-type]
     "kept elsewhere": lambda m, mean: vars(m).update(seen=mean),
 }
 

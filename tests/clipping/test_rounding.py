@@ -18,7 +18,7 @@ def _unit(*shape: int, generator: torch.Generator) -> Tensor:
     return (numbers / numbers.norm(dim=-1, keepdim=True)).float()
 
 
-def _layers(kind: str, width: int) -> nn.Module:
+def _layers(kind: str, width: int) -> nn.ModuleList:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         match kind:

@@ -20,6 +20,7 @@ from workbench.clipping.clipped_sum import (
     OtherRowsError,
     RecordLosses,
     now_and_then,
+    trainable,
 )
 from workbench.clipping.isolation_probe import probe_is_due, refuse_mixing
 from workbench.clipping.mutation_guard import refusing_changes
@@ -50,11 +51,30 @@ def clipped_gradient_sum(
             ``reference`` (one record at a time).
         normalised: scale every record to about C, the small ones too.
 
-    A parameter that no loss depends on has a sum of zeros and is named in a warning; Opacus's
-    engines refuse it. Raises `InputError` for an unknown engine, a C that is not above 0, losses
-    that are not one a record, and a model that is in evaluation mode, has hooks on its gradients,
-    is changed by its forward pass (see `workbench.clipping.mutation_guard`) or cannot be treated
-    by the engine, and `FloatingPointError` if a record's gradient is not finite.
+    What happens at the edges:
+
+    ==============================  ==============================================================
+    an empty batch                  zeros, of the parameters' shapes; ``norms`` of shape (0,)
+    a gradient of zero              adds nothing and is not divided by zero
+    a record that is not finite     `FloatingPointError`: nothing is released
+    an unused parameter             zeros and a warning that names it; Opacus's engines refuse it
+    losses of no parameter          the same
+    a tied parameter                counted with all its uses, told once; ``ghost`` refuses it
+    a frozen parameter              neither in the norm nor in the sum
+    a frozen model                  refused
+    losses that mix records         refused, as far as calls 1, 4, 16, 64 … see it
+    losses not one a record         refused
+    evaluation mode                 refused: dropout and statistics would not be those of training
+    a single record                 clipped like any other; what it might mix cannot be seen
+    a model changed on the way      refused, see `workbench.clipping.mutation_guard`
+    hooks on gradients              refused, they would change what was clipped
+    a model wrapped by Opacus       refused; ``to_standard_module()`` gives the model back
+    gradients that cancel           at most C(1 + 10⁻⁶) in floating point
+    C of 0, below, or not finite    refused
+    ==============================  ==============================================================
+
+    The probe that sees mixed records calls ``record_losses`` several times with other data; see
+    `workbench.clipping.isolation_probe`. Raises `InputError` wherever something is refused.
     """
     if engine not in ENGINES:
         raise InputError(
@@ -63,6 +83,10 @@ def clipped_gradient_sum(
     positive("max_grad_norm", max_grad_norm, remedy="set the clipping norm")
     if not model.training:
         raise InputError("The model is in evaluation mode; call model.train() before clipping.")
+    if not trainable(model):
+        raise InputError(
+            "The model has no trainable parameter; call requires_grad_() on what is to be trained."
+        )
     _refuse_modules(model)
     _refuse_hooks(model)
     factors = Factors(max_grad_norm, normalised)

@@ -41,11 +41,12 @@ from workbench.clipping.opacus_hooks import (
     refuse_embeddings,
     refuse_other_uses,
     refuse_rows_in_disorder,
+    refuse_unused,
 )
 from workbench.errors import InputError
 
 _WHO = "Ghost clipping"
-_ATTEMPTS = 3
+_ATTEMPTS, _MARGIN = 4, 0.7
 _LEAST = 1e-18  # squares of what is smaller may vanish in float32
 
 
@@ -65,6 +66,7 @@ def clipped_gradient_sum(
             losses = _losses(record_losses)
             if not len(losses):
                 return ClippedSum(zeros(parameters), wide(losses.detach()), factors.max_grad_norm)
+            refuse_unused(losses, parameters, _WHO)
             refuse_other_uses(losses, parameters, _WHO)
             due = rows_are_due(model, "ghost", losses)
             refuse_rows_in_disorder(hooks, losses, outputs, due=due, who=_WHO)
@@ -76,9 +78,12 @@ def clipped_gradient_sum(
                 hooks.enable_hooks()
             for _ in range(_ATTEMPTS):
                 added = hooks.norms(losses * weights, parameters)
-                if bool((added <= factors.max_grad_norm * (1 + 1e-6)).all()):
+                longer = added > factors.max_grad_norm * (1 + 1e-6)
+                if not bool(longer.any()):
                     break
-                weights = weights * (factors.max_grad_norm / added).clamp(max=1) * (1 - 1e-6)
+                # Such a gradient is all but rounding, and another one with every factor.
+                lowered = weights * _MARGIN * factors.max_grad_norm / added
+                weights = torch.where(longer, lowered, weights)
             else:
                 raise _not_as_long()
         finally:
@@ -115,15 +120,22 @@ class _Hooks(GradSampleHooksFastGradientClipping):
         return wide_norms.to(wide(losses.detach()).dtype)
 
     def capture_backprops_hook(
-        self, module: nn.Module, _: Any, output: Any, loss_reduction: str, batch_first: bool
+        self,
+        module: nn.Module,
+        _forward_input: Any,
+        forward_output: Any,
+        loss_reduction: str,
+        batch_first: bool,
     ) -> None:
         """As Opacus does it, with the norms corrected; what is used up is noted to be put back."""
         if not self.hooks_enabled:
             return
-        activations = module.activations[-1]  # type: ignore[index]
-        super().capture_backprops_hook(module, _, output, loss_reduction, batch_first)
+        activations: list[Tensor] = module.activations[-1]  # type: ignore[index, assignment]
+        super().capture_backprops_hook(
+            module, _forward_input, forward_output, loss_reduction, batch_first
+        )
         self._seen.append((module, activations))
-        gradient = output[0].detach()
+        gradient = forward_output[0].detach()
         for name, parameter in trainable(module).items():
             told = getattr(parameter, "_norm_sample", None)
             # What is told in a narrow type is refused, and rounding up would hide it.
@@ -167,12 +179,12 @@ def _hidden_by_rounding(module: nn.Module, name: str, x: Tensor, gradient: Tenso
     sizes = vector_norm(gradient.flatten(1), dim=1, dtype=widest(gradient.device))
     positions = gradient[0].numel() // gradient.shape[-1]
     if name == "bias" or isinstance(module, nn.Embedding):
-        factor: Tensor | float = positions**0.5
+        factors = torch.full_like(sizes, positions**0.5)
     else:
-        factor = vector_norm(x.flatten(1), dim=1, dtype=sizes.dtype)
+        factors = vector_norm(x.flatten(1), dim=1, dtype=sizes.dtype)
         if type(module) is not nn.Linear:
-            factor = factor.clamp(min=x[0].numel() ** 0.5)
-    return _roundings(gradient) * torch.finfo(gradient.dtype).eps * sizes * factor + _LEAST
+            factors = factors.clamp(min=x[0].numel() ** 0.5)
+    return _roundings(gradient) * torch.finfo(gradient.dtype).eps * sizes * factors + _LEAST
 
 
 def _roundings(gradient: Tensor) -> float:

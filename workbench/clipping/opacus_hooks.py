@@ -53,6 +53,7 @@ def clipped_gradient_sum(
         if not len(losses):
             return ClippedSum(zeros(parameters), wide(losses.detach()), factors.max_grad_norm)
         _refuse_other_rows(model, len(losses))
+        refuse_unused(losses, parameters)
         refuse_other_uses(losses, parameters)
         refuse_rows_in_disorder(hooks, losses, outputs, due=rows_are_due(model, "hooks", losses))
         losses.sum().backward()
@@ -209,6 +210,12 @@ def refuse_embeddings(model: nn.Module, who: str = _WHO) -> None:
                 raise refusal(f"{name}.weight", "its norm would count the padding row", who)
             if module.sparse:
                 raise refusal(f"{name}.weight", "its gradient is sparse", who)
+
+
+def refuse_unused(losses: Tensor, parameters: dict[str, nn.Parameter], who: str = _WHO) -> None:
+    """Refuse losses without a gradient, of which Opacus's hooks see nothing."""
+    if not losses.requires_grad:
+        raise refusal(next(iter(parameters)), "no loss depends on it", who)
 
 
 def refuse_other_uses(losses: Tensor, parameters: dict[str, nn.Parameter], who: str = _WHO) -> None:
