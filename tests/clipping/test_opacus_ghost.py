@@ -113,7 +113,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "shared positions": (_SharedPositions, r"'embedding\.weight': Opacus found no norm"),
     "padding": (lambda: _Body(padding_idx=0), r"'embedding\.weight': .* padding row"),
     "louder on its way": (_LouderOnItsWay, "not as long as its norm says"),
-    "always as long": (_Evened, "not as long as its norm says"),
+    "always as long": (_Evened, "the gradients of its rows are not those of the records"),
     "by frequency": (lambda: _Body(scale_grad_by_freq=True), "scale_grad_by_freq mixes"),
 }
 

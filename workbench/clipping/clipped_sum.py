@@ -1,14 +1,21 @@
 """What every engine works with: the sum, what losses and clipping factors are, small helpers."""
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.linalg import vector_norm
 
 from workbench.errors import InputError
+
+
+class OtherRowsError(InputError):
+    """An engine found rows that are not the records; whether records are mixed is not said."""
+
 
 RecordLosses = Callable[[], Tensor]
 STABILITY = 0.01  # γ of Bu et al. 2022: what is far smaller stays so instead of growing to C
@@ -78,6 +85,21 @@ def clip_factors(norms: Tensor, max_grad_norm: float, *, normalised: bool = Fals
     return (max_grad_norm / norms.clamp(min=torch.finfo(norms.dtype).tiny)).clamp(max=1)
 
 
+def norm_of(tensors: Iterable[Tensor], dtype: torch.dtype) -> Tensor:
+    """The norm over all tensors together, (), in ``dtype``.
+
+    Taken in float64 where there is any: squares of small numbers would vanish in float32, and those
+    of large ones overflow.
+    """
+    parts = [vector_norm(t.flatten(), dtype=widest(t.device)) for t in tensors]
+    return torch.stack(parts).norm().to(dtype) if parts else torch.zeros((), dtype=dtype)
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """Float64, which Apple's GPUs lack."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def warn_of_unused(names: Iterable[str]) -> None:
     """Name the parameters whose sum is zero because no record's loss depends on them."""
     if named := ", ".join(names):
@@ -89,6 +111,19 @@ def zeros(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A sum of nothing, float32 or wider."""
     dtypes = {name: torch.promote_types(p.dtype, torch.float32) for name, p in parameters.items()}
     return {name: torch.zeros_like(p, dtype=dtypes[name]) for name, p in parameters.items()}
+
+
+@contextmanager
+def gradients_kept(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Leave ``.grad`` as it was: the backward pass also forms the unclipped sum there."""
+    kept = [(parameter, parameter.grad) for parameter in parameters]
+    for parameter, _ in kept:
+        parameter.grad = None  # else the pass would add to the tensor that is kept
+    try:
+        yield
+    finally:
+        for parameter, gradient in kept:
+            parameter.grad = gradient
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:

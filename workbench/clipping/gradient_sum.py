@@ -14,7 +14,15 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
-from workbench.clipping.clipped_sum import ClippedSum, Factors, RecordLosses, now_and_then
+from workbench.clipping.clipped_sum import (
+    ClippedSum,
+    Factors,
+    OtherRowsError,
+    RecordLosses,
+    now_and_then,
+    trainable,
+)
+from workbench.clipping.isolation_probe import probe_is_due, refuse_mixing
 from workbench.clipping.mutation_guard import refusing_changes
 from workbench.errors import InputError, positive
 
@@ -43,11 +51,30 @@ def clipped_gradient_sum(
             ``reference`` (one record at a time).
         normalised: scale every record to about C, the small ones too.
 
-    A parameter that no loss depends on has a sum of zeros and is named in a warning; Opacus's
-    engines refuse it. Raises `InputError` for an unknown engine, a C that is not above 0, losses
-    that are not one a record, and a model that is in evaluation mode, has hooks on its gradients,
-    is changed by its forward pass (see `workbench.clipping.mutation_guard`) or cannot be treated
-    by the engine, and `FloatingPointError` if a record's gradient is not finite.
+    What happens at the edges:
+
+    ==============================  ==============================================================
+    an empty batch                  zeros, of the parameters' shapes; ``norms`` of shape (0,)
+    a gradient of zero              adds nothing and is not divided by zero
+    a record that is not finite     `FloatingPointError`: nothing is released
+    an unused parameter             zeros and a warning that names it; Opacus's engines refuse it
+    losses of no parameter          the same
+    a tied parameter                counted with all its uses, told once; ``ghost`` refuses it
+    a frozen parameter              neither in the norm nor in the sum
+    a frozen model                  refused
+    losses that mix records         refused, as far as calls 1, 4, 16, 64 … see it
+    losses not one a record         refused
+    evaluation mode                 refused: dropout and statistics would not be those of training
+    a single record                 clipped like any other; what it might mix cannot be seen
+    a model changed on the way      refused, see `workbench.clipping.mutation_guard`
+    hooks on gradients              refused, they would change what was clipped
+    a model wrapped by Opacus       refused; ``to_standard_module()`` gives the model back
+    gradients that cancel           at most C(1 + 10⁻⁶) in floating point
+    C of 0, below, or not finite    refused
+    ==============================  ==============================================================
+
+    The probe that sees mixed records calls ``record_losses`` several times with other data; see
+    `workbench.clipping.isolation_probe`. Raises `InputError` wherever something is refused.
     """
     if engine not in ENGINES:
         raise InputError(
@@ -56,12 +83,26 @@ def clipped_gradient_sum(
     positive("max_grad_norm", max_grad_norm, remedy="set the clipping norm")
     if not model.training:
         raise InputError("The model is in evaluation mode; call model.train() before clipping.")
+    if not trainable(model):
+        raise InputError(
+            "The model has no trainable parameter; call requires_grad_() on what is to be trained."
+        )
+    _refuse_modules(model)
     _refuse_hooks(model)
     factors = Factors(max_grad_norm, normalised)
-    clipped = _engine(engine)(
-        model, partial(_losses, model, engine, record_losses), factors=factors
-    )
-    _CALLS.setdefault(model, Counter())[engine] += 1
+    # The book-keeping engine looks at gradients by itself.
+    probe = partial(refuse_mixing, model, record_losses, gradients=engine != "bookkeeping")
+    try:
+        clipped = _engine(engine)(
+            model, partial(_losses, model, engine, record_losses), factors=factors
+        )
+    except OtherRowsError:
+        probe(call=0)  # the truer reason, where it is one
+        raise
+    calls = _CALLS.setdefault(model, Counter())
+    calls[engine] += 1
+    if probe_is_due(model, len(clipped.norms), call=calls[engine]):
+        probe(call=calls[engine])
     return clipped
 
 
@@ -77,6 +118,28 @@ def _engine(name: str) -> Callable[..., ClippedSum]:
         case _:
             from workbench.clipping import reference as module
     return module.clipped_gradient_sum
+
+
+def _refuse_modules(model: nn.Module) -> None:
+    """What no engine can treat, whatever the losses."""
+    for name, module in model.named_modules():
+        hooks = (*module._forward_hooks.values(), *module._backward_hooks.values())
+        owners = [module, *(getattr(hook, "__self__", None) for hook in hooks)]
+        if any(_is_of_opacus(owner) for owner in owners):
+            raise InputError(
+                "The model has hooks of Opacus (GradSampleModule), which would run beside the "
+                "engine's; pass what the wrapped model's to_standard_module() gives."
+            )
+        frequency = isinstance(module, nn.Embedding) and module.scale_grad_by_freq
+        if frequency and module.weight.requires_grad:
+            raise InputError(
+                f"{name!r} cannot be clipped: scale_grad_by_freq mixes the records of a batch; set "
+                "it to False."
+            )
+
+
+def _is_of_opacus(owner: object) -> bool:
+    return any(kind.__module__.startswith("opacus.grad_sample") for kind in type(owner).__mro__)
 
 
 def _refuse_hooks(model: nn.Module) -> None:
@@ -99,6 +162,11 @@ def _losses(model: nn.Module, engine: str, record_losses: RecordLosses) -> Tenso
             "(batch,); sum or average over tokens only."
         )
     return losses
+
+
+def rows_are_due(model: nn.Module, engine: str, losses: Tensor) -> bool:
+    """Whether an engine is to see that the rows of layers are the records."""
+    return probe_is_due(model, len(losses), call=_CALLS.get(model, Counter[str]())[engine] + 1)
 
 
 def costly_checks_are_due(model: nn.Module, engine: str) -> bool:

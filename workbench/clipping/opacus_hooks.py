@@ -11,18 +11,30 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from traceback import walk_tb
 from typing import Any, TypeVar
 
 import torch
-from opacus.grad_sample import GradSampleHooks
+from opacus.grad_sample import GradSampleHooks, GradSampleHooksFastGradientClipping
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 
 from workbench.clipping.bookkeeping.contributions import wide
-from workbench.clipping.clipped_sum import ClippedSum, Factors, RecordLosses, trainable, zeros
+from workbench.clipping.clipped_sum import (
+    ClippedSum,
+    Factors,
+    OtherRowsError,
+    RecordLosses,
+    gradients_kept,
+    norm_of,
+    trainable,
+    zeros,
+)
+from workbench.clipping.gradient_sum import rows_are_due
 from workbench.errors import InputError
 
 Hooks = TypeVar("Hooks", bound=GradSampleHooks)
+Outputs = list[tuple[str, Tensor]]  # by the layer's name
 _WHO = "Opacus"
 
 
@@ -31,19 +43,25 @@ def clipped_gradient_sum(
 ) -> ClippedSum:
     """See `workbench.training.clipped_gradient_sum`; memory grows with batch × parameters."""
     parameters = trainable(model)
-    refuse_padding_rows(model)
-    with attached(GradSampleHooks, model), gradients_kept(parameters.values()):
+    refuse_embeddings(model)
+    with (
+        attached(GradSampleHooks, model) as hooks,
+        outputs_kept(model) as outputs,
+        gradients_kept(parameters.values()),
+    ):
         losses = record_losses()
         if not len(losses):
             return ClippedSum(zeros(parameters), wide(losses.detach()), factors.max_grad_norm)
         _refuse_other_rows(model, len(losses))
+        refuse_unused(losses, parameters)
         refuse_other_uses(losses, parameters)
+        refuse_rows_in_disorder(hooks, losses, outputs, due=rows_are_due(model, "hooks", losses))
         losses.sum().backward()
         records = {name: _record_gradients(name, p) for name, p in parameters.items()}
-    norms = torch.stack([_norms(g) for g in records.values()]).norm(dim=0)
+    norms = _norms(records.values(), wide(losses.detach()))
     weights = factors(norms)
     gradients = {
-        name: (weights @ g.flatten(1).to(weights.dtype)).view(g.shape[1:])
+        name: (weights @ g.reshape(len(g), -1).to(weights.dtype)).view(g.shape[1:])
         for name, g in records.items()
     }
     return ClippedSum(gradients, norms, factors.max_grad_norm)
@@ -67,12 +85,20 @@ def attached(hooks_of: type[Hooks], model: nn.Module) -> Iterator[Hooks]:
     ]
     try:
         yield hooks
-    except RuntimeError as error:
-        if "BackwardHookFunction" not in str(error):
+    except InputError:
+        raise
+    except Exception as error:
+        if "BackwardHookFunction" in str(error):
+            raise InputError(
+                "Opacus cannot clip this model: it changes the output of a layer in place, or a "
+                "view of it, which Opacus's hooks do not allow; choose engine='bookkeeping'."
+            ) from error
+        if isinstance(error, torch.OutOfMemoryError) or not _comes_from_opacus(error):
             raise
+        reason = " ".join(str(error).split())[:200]
         raise InputError(
-            "Opacus cannot clip this model: it changes the output of a layer in place, or a view "
-            "of it, which Opacus's hooks do not allow; choose engine='bookkeeping'."
+            f"Opacus cannot clip this model: its own code for one of the layers ends in a "
+            f"{type(error).__name__} ({reason}); choose engine='reference'."
         ) from error
     finally:
         for guard in guards:
@@ -84,17 +110,75 @@ def attached(hooks_of: type[Hooks], model: nn.Module) -> Iterator[Hooks]:
                 vars(module).pop(leftover, None)
 
 
+def _comes_from_opacus(error: BaseException) -> bool:
+    frames = (frame.f_globals for frame, _ in walk_tb(error.__traceback__))
+    return any(names.get("__name__", "").startswith("opacus.") for names in frames)
+
+
 @contextmanager
-def gradients_kept(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Leave ``.grad`` as it was: the backward pass also forms the unclipped sum there."""
-    kept = [(parameter, parameter.grad) for parameter in parameters]
-    for parameter, _ in kept:
-        parameter.grad = None  # else the pass would add to the tensor that is kept
+def outputs_kept(model: nn.Module) -> Iterator[Outputs]:
+    """The outputs of all layers with trainable parameters, as they are made."""
+    outputs: Outputs = []
+
+    def keep(name: str, _: nn.Module, __: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.requires_grad:
+            outputs.append((name, output))
+
+    keepers = [
+        module.register_forward_hook(partial(keep, name))
+        for name, module in model.named_modules()
+        if any(p.requires_grad for p in module.parameters(recurse=False))
+    ]
     try:
-        yield
+        yield outputs
     finally:
-        for parameter, gradient in kept:
-            parameter.grad = gradient
+        for keeper in keepers:
+            keeper.remove()
+        outputs.clear()
+
+
+def refuse_rows_in_disorder(
+    hooks: GradSampleHooks | GradSampleHooksFastGradientClipping,
+    losses: Tensor,
+    outputs: Outputs,
+    *,
+    due: bool,
+    who: str = _WHO,
+) -> None:
+    """Refuse layers of as many rows as there are records, where row i is not record i's.
+
+    Each loss is multiplied by a power of two of its own, and a record's row must have its gradient
+    multiplied by just that. This is done where it is ``due``, and whenever another dimension is as
+    long as the batch: positions may then stand where records are expected.
+    """
+    batch = len(losses)
+    taps = [(name, out) for name, out in outputs if len(out) == batch]
+    doubtful = due or any(batch in out.shape[1:-1] for _, out in taps)
+    if batch < 2 or not taps or not doubtful or not losses.requires_grad:
+        return
+    powers = torch.randperm(batch, generator=torch.Generator().manual_seed(batch)) % 8
+    weights = torch.exp2(powers.to(losses))
+    hooks.disable_hooks()
+    plain, weighted = (
+        torch.autograd.grad(total, [out for _, out in taps], retain_graph=True, allow_unused=True)
+        for total in (losses.sum(), (losses * weights).sum())
+    )
+    hooks.enable_hooks()
+    for (name, _), one, other in zip(taps, plain, weighted, strict=True):
+        if one is not None and other is not None and not _rows_are_weighted(one, other, weights):
+            reason = "the gradients of its rows are not those of the records' losses"
+            raise OtherRowsError(str(refusal(name, reason, who, remedy="reference")))
+
+
+def _rows_are_weighted(plain: Tensor, weighted: Tensor, weights: Tensor) -> bool:
+    """Whether each row of ``weighted`` is that of ``plain`` times its weight, but for rounding."""
+    if not (plain.isfinite().all() and weighted.isfinite().all()):
+        return True  # the norms will tell
+    smallest = torch.finfo(plain.dtype).smallest_normal * 2**-8 * plain[0].numel() ** 0.5
+    wide = torch.promote_types(plain.dtype, torch.float32)
+    expected = plain.flatten(1).to(wide) * weights.to(wide)[:, None]
+    off = vector_norm(weighted.flatten(1).to(wide) - expected, dim=1)
+    return bool((off <= 1e-5 * vector_norm(expected, dim=1) + smallest).all())
 
 
 def _refuse_other_rows(model: nn.Module, batch: int) -> None:
@@ -106,9 +190,8 @@ def _refuse_other_rows(model: nn.Module, batch: int) -> None:
     for name, module in model.named_modules():
         for inputs in getattr(module, "activations", ()):
             if len(inputs[0]) != batch or (batch > 1 and inputs[0].ndim < 2):
-                raise refusal(
-                    name, f"it was called on {tuple(inputs[0].shape)}, not on {batch} records"
-                )
+                reason = f"it was called on {tuple(inputs[0].shape)}, not on {batch} records"
+                raise refusal(name, reason, remedy="reference")
 
 
 def _refuse_arguments(
@@ -119,15 +202,20 @@ def _refuse_arguments(
         raise refusal(name, "of its call Opacus sees the first argument alone, and none by name")
 
 
-def refuse_padding_rows(model: nn.Module, who: str = _WHO) -> None:
-    """Refuse embeddings whose padding row has no gradient, which Opacus would count."""
+def refuse_embeddings(model: nn.Module, who: str = _WHO) -> None:
+    """Refuse embeddings with a padding row, whose gradient Opacus would count, and sparse ones."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) and module.weight.requires_grad:
             if module.padding_idx is not None:
                 raise refusal(f"{name}.weight", "its norm would count the padding row", who)
-            if module.scale_grad_by_freq:
-                reason = "scale_grad_by_freq mixes the records of a batch"
-                raise refusal(f"{name}.weight", reason, who)
+            if module.sparse:
+                raise refusal(f"{name}.weight", "its gradient is sparse", who)
+
+
+def refuse_unused(losses: Tensor, parameters: dict[str, nn.Parameter], who: str = _WHO) -> None:
+    """Refuse losses without a gradient, of which Opacus's hooks see nothing."""
+    if not losses.requires_grad:
+        raise refusal(next(iter(parameters)), "no loss depends on it", who)
 
 
 def refuse_other_uses(losses: Tensor, parameters: dict[str, nn.Parameter], who: str = _WHO) -> None:
@@ -135,7 +223,8 @@ def refuse_other_uses(losses: Tensor, parameters: dict[str, nn.Parameter], who: 
     used = _uses(losses)
     for name, parameter in parameters.items():
         if used[parameter] > getattr(parameter, "_forward_counter", 0):
-            raise refusal(name, "it is used outside its layer's call, which the norm misses", who)
+            reason = "it is used outside its layer's call, which the norm misses"
+            raise refusal(name, reason, who, remedy="reference")
 
 
 def _uses(losses: Tensor) -> Counter[Any]:
@@ -154,9 +243,9 @@ def _uses(losses: Tensor) -> Counter[Any]:
     return found
 
 
-def refusal(name: str, reason: str, who: str = _WHO) -> InputError:
-    """The error that names what cannot be clipped."""
-    return InputError(f"{who} cannot clip {name!r}: {reason}; choose engine='bookkeeping'.")
+def refusal(name: str, reason: str, who: str = _WHO, *, remedy: str = "bookkeeping") -> InputError:
+    """The error that names what cannot be clipped, and an engine that can."""
+    return InputError(f"{who} cannot clip {name!r}: {reason}; choose engine={remedy!r}.")
 
 
 def _expect_token_inputs() -> None:
@@ -180,10 +269,7 @@ def _record_gradients(name: str, parameter: nn.Parameter) -> Tensor:
     return gradients
 
 
-def _norms(gradients: Tensor) -> Tensor:
-    """(batch,) of (batch, …), row by row: one long float32 sum would lose digits."""
-    # bf16 gradients are exact here: only what is summed up needs the wider type.
-    dtype = torch.promote_types(gradients.dtype, torch.float32)
-    width = gradients.shape[-1] if gradients.ndim > 1 else 1
-    rows = gradients.reshape(len(gradients), -1, width)
-    return vector_norm(vector_norm(rows, dim=2, dtype=dtype), dim=1)
+def _norms(gradients: Iterable[Tensor], like: Tensor) -> Tensor:
+    """Each record's norm over all parameters (batch,), from gradients (batch, …)."""
+    records = zip(*(g.unbind() for g in gradients), strict=True)
+    return torch.stack([norm_of(record, like.dtype) for record in records])

@@ -81,7 +81,7 @@ def from_directory(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
         raise InputError(
             f"model.source {str(path)!r} is not a causal language model: what it says of a token "
             "depends on those after it, so that a record's gradient would depend on how long the "
-            "others are; give a decoder, such as GPT-2, Llama or a BERT with is_decoder."
+            "others are; give a decoder, such as GPT-2 or Llama."
         )
     return model, tokenizer
 
