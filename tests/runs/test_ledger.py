@@ -9,8 +9,8 @@ import pytest
 from workbench import privacy
 from workbench.errors import InputError
 from workbench.runs import ledger
-from workbench.runs.folder import verify
 from workbench.runs.ledger import Ledger, Terms
+from workbench.runs.verify import verify
 
 TERMS = Terms(1e-5, "pld", "poisson", "add_or_remove_one", "record", 1000, 20)
 

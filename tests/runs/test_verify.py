@@ -15,7 +15,8 @@ from workbench import privacy, training
 from workbench.config import RunConfig
 from workbench.errors import InputError
 from workbench.runs import ledger
-from workbench.runs.folder import checkpoints, read_run, verify
+from workbench.runs.folder import checkpoints, read_run
+from workbench.runs.verify import verify
 
 from .made import lines, rewrite
 

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
@@ -47,7 +48,21 @@ def _parts(
 
 def _saved(folder: Path, parts: Any, position: Position = POSITION) -> Path:
     model, chosen, chance = parts
-    return checkpoint.save(folder, model, TOKENIZER, chosen, chance, position)
+    return checkpoint.save(
+        folder,
+        model,
+        TOKENIZER,
+        chosen,
+        chance,
+        position,
+        config=RunConfig(),
+        saving=lambda _: None,
+    )
+
+
+def _restored(path: Path, *parts: Any, **options: Any) -> Position:
+    state = json.loads((path / "state.json").read_text("utf-8"))
+    return checkpoint.restore(path, state, *parts, **options)
 
 
 def _train(parts: tuple[PreTrainedModel, Optimizer, Randomness], steps: int) -> list[Tensor]:
@@ -69,7 +84,7 @@ def test_a_restored_run_goes_on_bit_for_bit(tmp_path: Path, source: str, name: s
     path = _saved(tmp_path, parts)
     expected, drawn = _train(parts, 3), parts[2].sampling.random()
     again = _parts(source, optimizer=name)
-    assert checkpoint.restore(path, *again, fingerprint="this machine") == POSITION
+    assert _restored(path, *again, fingerprint="this machine") == POSITION
     assert all(torch.equal(a, b) for a, b in zip(_train(again, 3), expected, strict=True))
     assert again[2].sampling.random() == drawn
 
@@ -82,7 +97,7 @@ def test_a_secure_run_writes_nothing_of_its_chance(tmp_path: Path) -> None:
     assert json.loads((path / "state.json").read_text("utf-8"))["sampling"] is None
     assert not any(state[:64] in file.read_bytes() for file in path.iterdir())
     before = secure.noise.get_state()
-    checkpoint.restore(path, model, chosen, secure)
+    _restored(path, model, chosen, secure)
     assert torch.equal(secure.noise.get_state(), before)
 
 
@@ -92,7 +107,7 @@ def test_generators_stay_where_they_are_under_another_fingerprint(tmp_path: Path
     path = _saved(tmp_path, parts)
     for other in (None, "another machine"):
         again = _parts()
-        checkpoint.restore(path, *again, fingerprint=other)
+        _restored(path, *again, fingerprint=other)
         assert torch.equal(again[2].noise.get_state(), _parts()[2].noise.get_state())
 
 
@@ -146,9 +161,26 @@ def test_what_cannot_be_restored_is_refused_in_one_sentence(tmp_path: Path) -> N
         generator=torch.Generator(),
     )
     _, chosen, chance = _parts()
-    with pytest.raises(InputError, match="not this model's"):
-        checkpoint.restore(path, other, chosen, chance)
+    with pytest.raises(InputError, match=r"num_hidden_layers 2 but the run was begun with 1; put"):
+        _restored(path, other, chosen, chance)
     (path / "optimizer.safetensors").write_bytes(b"nonsense")
-    with pytest.raises(InputError, match="cannot be read") as refusal:
-        checkpoint.restore(path, *_parts())
+    with pytest.raises(InputError, match=r"is damaged .* put back a copy") as refusal:
+        _restored(path, *_parts())
     assert "\n" not in str(refusal.value)
+
+
+def test_weights_of_another_name_or_shape_are_not_called_damaged(tmp_path: Path) -> None:
+    """As another version of transformers may name them."""
+    path = _saved(tmp_path, _parts())
+    weights = load_file(path / "model.safetensors")
+    name = "model.norm.weight"
+    for changed, says in (
+        ({**weights, "norm.weight": weights[name].clone()}, "norm.weight is not in the model"),
+        ({**weights, name: torch.ones(3)}, r"is \[3\] and not \[8\]"),
+        ({n: w for n, w in weights.items() if n != name}, "was not saved"),
+    ):
+        save_file(changed, path / "model.safetensors")
+        with pytest.raises(InputError, match=f"not those of this model .*{says}.*put") as refusal:
+            _restored(path, *_parts())
+        assert "damaged" not in str(refusal.value)
+        assert "remove" not in str(refusal.value)

@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,10 +18,9 @@ from safetensors.torch import load_file
 from workbench import privacy, training
 from workbench.config import RunConfig
 from workbench.errors import InputError
-from workbench.runs import folder
 from workbench.runs.ledger import Ledger, read
-from workbench.training import prepare, session, step
 from workbench.training import run as run_module
+from workbench.training import session, step
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -244,26 +242,14 @@ def _an_edited_configuration(run_dir: Path, patch: pytest.MonkeyPatch) -> None:
     _edited(run_dir, {"runtime.engine": "reference"})
 
 
-def _another_seed(run_dir: Path, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(session, "refuse_other_terms", lambda *_: None)  # its split has another size
-    _edited(run_dir, {"seed": 3})
-
-
-def _an_edited_record(run_dir: Path, patch: pytest.MonkeyPatch) -> None:
-    encoded = prepare._encoded
-
-    def edited(*args: Any) -> Any:
-        training_set, heldout = encoded(*args)
-        tokens, labels = training_set.tokens.copy(), training_set.labels.copy()
-        tokens[0, 1] = labels[0, 1] = 7
-        return replace(training_set, tokens=tokens, labels=labels), heldout
-
-    patch.setattr(prepare, "_encoded", edited)
+def _a_corpus_that_moved(run_dir: Path, patch: pytest.MonkeyPatch) -> None:
+    source = Path(training.read_run(run_dir).config.corpus.source)
+    _edited(run_dir, {"corpus.source": str(shutil.copy(source, run_dir.with_name("moved.txt")))})
 
 
 @pytest.mark.parametrize(
     "elsewhere",
-    [_another_device, _other_threads, _an_edited_configuration, _another_seed, _an_edited_record],
+    [_another_device, _other_threads, _an_edited_configuration, _a_corpus_that_moved],
 )
 def test_lost_steps_are_paid_and_drawn_anew_where_they_may_come_out_differently(
     long: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: Any
@@ -387,7 +373,7 @@ def test_weights_that_are_not_the_saved_ones_are_noticed(long: RunConfig, tmp_pa
     assert mine is not None
     assert others is not None
     shutil.copy(others / "model.safetensors", mine / "model.safetensors")
-    _refused(tmp_path / "run", "not those that were saved there")
+    _refused(tmp_path / "run", "is not what was saved there")
 
 
 def test_a_ledger_cut_after_its_run_ended_does_not_go_on(
@@ -429,16 +415,17 @@ def test_the_ledger_is_read_after_all_that_it_must_hold(
 ) -> None:
     """A run that is going adds to it, and saves weights, between any two reads."""
     _stopped(long, tmp_path / "run", after=4)
+    module = sys.modules[look.__module__]
     order = []
 
     def noting(name: str) -> None:
-        real = getattr(folder, name)
-        monkeypatch.setattr(folder, name, lambda path: order.append(name) or real(path))
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda path: order.append(name) or real(path))
 
-    for name in ("_read_summary", "checkpoints", "read_ledger"):
+    for name in ("read_summary", "checkpoints", "read_ledger"):
         noting(name)
     look(tmp_path / "run")
-    assert order == ["_read_summary", "checkpoints", "read_ledger"]
+    assert order == ["read_summary", "checkpoints", "read_ledger"]
 
 
 def test_a_run_is_saved_by_the_clock_where_evaluations_are_rare(

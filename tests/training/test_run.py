@@ -48,6 +48,8 @@ def test_a_run_leaves_everything_its_folder_promises(config: RunConfig, tmp_path
         "ledger.jsonl",
         "checkpoints",
         "summary.json",
+        "corpus.key",
+        ".lock",
     }
     assert record.config == config
     assert record.metrics["step"].tolist() == [0, 1, 2, 3, 4] == [r.step for r in reports]

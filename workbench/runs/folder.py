@@ -1,22 +1,20 @@
 """The run folder: everything a run leaves, readable at any moment, also after ``kill -9``.
 
-``config.yaml``, ``metrics.parquet`` (a row a step), ``ledger.jsonl``, ``checkpoints/`` and
-``summary.json``. Files that change are replaced whole, so that a reader never sees half of one.
+``config.yaml``, ``metrics.parquet`` (a row a step), ``ledger.jsonl``, ``checkpoints/``,
+``summary.json``, ``corpus.key`` and the empty ``.lock``. Files that change are replaced whole, so
+that a reader never sees half of one.
 
 ε covers the weights. The metrics hold losses and norms of private records without noise and are as
-confidential as the records; so is a seeded run's ``state.json``, from which its noise can be drawn
-again.
+confidential as the records; so is ``corpus.key``, with which guesses of the records can be tested
+against the ledger, and a seeded run's ``state.json``, from which its noise can be drawn again.
 """
 
-import hashlib
 import json
-import math
-import os
+import secrets
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -26,7 +24,8 @@ import pandas as pd
 
 from workbench.config import RunConfig
 from workbench.errors import InputError
-from workbench.privacy import Guarantee
+from workbench.runs.files import located, replace_text, sync_names
+from workbench.runs.identity import keyed_digest, new_key
 from workbench.runs.ledger import Ledger, LedgerRecord, Terms
 from workbench.runs.ledger import read as read_ledger
 from workbench.runs.report import StepReport
@@ -60,28 +59,34 @@ class RunFolder:
 
     @classmethod
     def new(
-        cls, config: RunConfig, path: Path, terms: Terms, summary: dict[str, Any]
+        cls, config: RunConfig, path: Path, terms: Terms, summary: dict[str, Any], *, corpus: str
     ) -> tuple[Self, Ledger]:
         """A folder with its configuration, first summary and ledger, which appears whole.
 
-        Raises `InputError` if it cannot be written.
+        ``corpus`` is a hash of all of it, of which the ledger's terms keep a keyed digest. Raises
+        `InputError` if the folder cannot be written, or another run has taken ``path`` meanwhile;
+        then nothing is left behind.
         """
-        partial = path.with_name(f".{path.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
+        # Of this start alone: two that shared it would each write into the other's.
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
         try:
             (partial / "checkpoints").mkdir(parents=True)
             replace_text(partial / "config.yaml", config.to_yaml())
             replace_text(partial / SUMMARY, _as_json(summary))
-            ledger = Ledger(partial / LEDGER, terms)
-            if path.exists():
-                path.rmdir()  # empty, as `fresh_path` has seen
-            partial.rename(path)
-        except OSError as error:
+            digest = keyed_digest(new_key(partial), corpus)
+            with Ledger(partial / LEDGER, replace(terms, corpus_digest=digest)) as begun:
+                head = begun.head
+            sync_names(partial)
+            _claim(path, partial)
+        except BaseException as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            if not isinstance(error, OSError):
+                raise
             raise InputError(
                 f"Cannot write the run folder {path}: {error.strerror}; choose another with "
                 "--run-dir or run_dir."
             ) from None
-        return cls(path), ledger
+        return cls(path), Ledger.resumed(path / LEDGER, recorded=0, same_noise=True, head=head)
 
     @classmethod
     def resumed(cls, record: RunRecord, *, step: int) -> Self:
@@ -112,133 +117,25 @@ class RunFolder:
 
 def read_run(path: str | Path) -> RunRecord:
     """Read a run folder in whatever state it is; raise `InputError` if it is not one."""
-    path = Path(path).expanduser().absolute()
-    summary = _read_summary(path)
+    path = located(path)
+    summary = read_summary(path)
     config = RunConfig.load(path / "config.yaml")
     checkpoint = (checkpoints(path / "checkpoints") or [None])[-1]
-    # The ledger last: of a run that goes on meanwhile it holds all that the others stand for.
+    # Read the ledger last: while a run is active it is always at least as new as the other files.
     return RunRecord(
         path, config, _read_metrics(path), read_ledger(path / LEDGER), summary, checkpoint
     )
 
 
-def verify(run_dir: str | Path) -> Guarantee:
-    """Check a run's ledger against its summary and weights and return the ε recomputed from it.
-
-    Raises `InputError` if a line was changed, moved or removed, also from the end of a run that
-    finished or has saved its weights since, if these weights are another run's, or if the summary
-    states another ε. A run may be going on meanwhile.
-    """
-    path = Path(run_dir).expanduser()
-    summary, saved = _read_summary(path), _newest_saved(path / "checkpoints")
-    record = read_ledger(path / LEDGER)
-    with _unless_gone_on(path, summary):
-        refuse_other_end(path, summary, record)
-    if saved is not None:
-        _refuse_foreign(*saved, record)
-    guarantee = record.guarantee()
-    with _unless_gone_on(path, summary):
-        _refuse_other_guarantee(path, summary, guarantee)
-    return guarantee
-
-
-@contextmanager
-def _unless_gone_on(path: Path, summary: dict[str, Any]) -> Iterator[None]:
-    """Let what ``summary`` says against the ledger count only if it says so still."""
+def read_summary(path: Path) -> dict[str, Any]:
+    """What ``summary.json`` says; `InputError` if ``path`` is not a run folder."""
     try:
-        yield
-    except InputError:
-        if _read_summary(path) == summary:  # else a run has gone on between the two
-            raise
-
-
-def refuse_other_end(path: Path, summary: dict[str, Any], ledger: LedgerRecord) -> None:
-    """Raise `InputError` unless ``ledger`` ends where the summary of an ended run says."""
-    if summary.get("ledger_head") not in (None, ledger.head):
-        raise InputError(
-            f"{path / LEDGER} does not end where {SUMMARY} says: lines are missing or were added; "
-            "do not rely on its ε."
-        )
-
-
-def _refuse_other_guarantee(path: Path, summary: dict[str, Any], guarantee: Guarantee) -> None:
-    """Panels show what the summary states; it has none while a run goes, or accounting failed."""
-    stated = summary.get("guarantee")
-    if stated is None:
-        return
-    now = guarantee.as_dict()
-    if not (isinstance(stated, dict) and stated.keys() == now.keys()) or not all(
-        _as_stated(stated[name], now[name]) for name in now
-    ):
-        raise InputError(
-            f"{path / SUMMARY} states another guarantee than its ledger comes to, which is "
-            f"{guarantee}; rely on the ledger's alone."
-        )
-
-
-def _as_stated(stated: Any, now: Any) -> bool:
-    """Whether the two agree; another version of an accountant may differ in the fifth digit."""
-    if isinstance(stated, float | int) and isinstance(now, float):
-        return math.isclose(stated, now, rel_tol=1e-4)
-    return stated == now
-
-
-def refuse_foreign(checkpoint: Path, ledger: LedgerRecord) -> None:
-    """Raise `InputError` unless ``ledger`` is the one that stood beside the weights, or goes on."""
-    _refuse_foreign(checkpoint, _saved_head(checkpoint), ledger)
-
-
-def _refuse_foreign(checkpoint: Path, head: str, ledger: LedgerRecord) -> None:
-    if head not in ledger.heads:
-        raise InputError(
-            f"The checkpoint {checkpoint} does not belong to the ledger beside it: the ledger was "
-            "cut, or the weights are another run's; put back what was there, or start a new run."
-        )
-
-
-def _newest_saved(folder: Path) -> tuple[Path, str] | None:
-    """The newest checkpoint and the ledger's head that it was saved under."""
-    while found := checkpoints(folder)[-1:]:
-        try:
-            return found[0], _saved_head(found[0])
-        except InputError:
-            if found[0].exists():  # else a newer one has replaced it
-                raise
-    return None
-
-
-def _saved_head(checkpoint: Path) -> str:
-    """The ledger's head when ``checkpoint`` was saved, whose weights are those of then."""
-    try:
-        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-        head, expected = state["position"]["ledger_head"], state["weights_sha256"]
-        changed = sha256(checkpoint / WEIGHTS) != expected
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(
-            f"The checkpoint {checkpoint} cannot be read; remove that folder to go on from the "
-            "start."
-        ) from None
-    if changed:
-        raise InputError(
-            f"The weights in {checkpoint} are not those that were saved there, so the ledger does "
-            "not tell their ε; put back what was there, or start a new run."
-        )
-    return head
-
-
-def sha256(path: Path) -> str:
-    """The hash of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read_summary(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads((path / SUMMARY).read_text(encoding="utf-8"))
+        summary = json.loads((path / SUMMARY).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise InputError(
-            f"{path} is not a run folder; give the folder a run has written."
-        ) from None
+        summary = None
+    if not isinstance(summary, dict):
+        raise InputError(f"{path} is not a run folder; give the folder a run has written.")
+    return summary
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -249,24 +146,32 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def _read_metrics(path: Path) -> pd.DataFrame:
     """The rows so far; none if the run was killed before its first, or a power cut took them."""
-    try:
-        return pd.read_parquet(path / "metrics.parquet")
-    except (OSError, ValueError):
-        return pd.DataFrame({name: pd.Series(dtype=float) for name in METRICS})
+    with suppress(OSError, ValueError):
+        metrics = pd.read_parquet(path / "metrics.parquet")
+        if "step" in metrics:
+            return metrics
+    return pd.DataFrame({name: pd.Series(dtype=float) for name in METRICS})
 
 
 def _as_json(summary: dict[str, Any]) -> str:
     return json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write ``path`` so that a reader finds the old text or the new, never a part."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())  # or a power cut can leave the name without its text
-    partial.replace(path)
+def _claim(path: Path, partial: Path) -> None:
+    """Give ``partial`` the name ``path``, which one of several processes can do.
+
+    Raises `InputError` for the others: a folder that is not empty cannot be replaced by another.
+    """
+    with suppress(OSError):
+        path.rmdir()  # Windows renames to no name that is there, though the folder be empty
+    try:
+        partial.rename(path)
+    except OSError:
+        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+            raise _taken(path) from None
+        raise
+    with suppress(OSError):  # some network shares open no folder
+        sync_names(path.parent)
 
 
 def fresh_path(run_dir: str | Path | None) -> Path:
@@ -278,14 +183,24 @@ def fresh_path(run_dir: str | Path | None) -> Path:
     if run_dir is None:
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
         return Path("runs").absolute() / stamp[:-3]
-    path = Path(run_dir).expanduser().absolute()
+    path = located(run_dir)
     path = path if path.name != ".." else path.resolve()  # ".." has no name to write beside
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    try:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise _taken(path)
+    except OSError as error:
         raise InputError(
-            f"The run folder {path} exists and is not empty; choose a new one, so that nothing "
-            "already written is lost."
-        )
+            f"Cannot look into the run folder {path}: {error.strerror}; choose another with "
+            "--run-dir or run_dir."
+        ) from None
     return path
+
+
+def _taken(path: Path) -> InputError:
+    return InputError(
+        f"The run folder {path} exists and is not empty; choose a new one, so that nothing already "
+        "written is lost."
+    )
 
 
 METRICS = [

@@ -4,6 +4,9 @@ One JSON object a line, each with the SHA-256 of its own content and of the line
 line can be changed, dropped or moved unnoticed. A step is written and synced *before* its noisy
 gradient touches the weights: a crash in between counts a step too many, never one too few. The
 realised batch size is not here: unlike everything below it is not public.
+
+Three more kinds of line stand among the steps: the terms (first), where a run went on after an end
+or a crash, and the hash of each checkpoint's ``state.json``, so that no number in it can be edited.
 """
 
 import hashlib
@@ -11,16 +14,18 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Literal, Self
 
 from workbench import privacy
 from workbench.config import Accountant, NeighbouringRelation, Sampling
 from workbench.errors import InputError
 from workbench.privacy import Guarantee
 from workbench.privacy.schedule import History
+from workbench.runs.lock import hold
 
 _GENESIS = "0" * 64
 _STEP = ("noise_multiplier", "sample_rate", "max_grad_norm")
@@ -29,7 +34,11 @@ _Step = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Terms:
-    """What the whole run's ε is stated under; the ledger's first line."""
+    """What the whole run's ε is stated under; the ledger's first line.
+
+    ``corpus_digest`` is a keyed hash (see `workbench.runs.identity`); ledgers written before there
+    was one have none.
+    """
 
     delta: float
     accountant: Accountant
@@ -38,6 +47,7 @@ class Terms:
     unit: str
     training_records: int
     expected_batch_size: int
+    corpus_digest: str | None = None
 
     def guarantee(self, history: History) -> Guarantee:
         """The certified guarantee of a ``history`` of (σ, q, steps) under these terms.
@@ -70,12 +80,23 @@ class Ledger:
     """
 
     def __init__(self, path: Path, terms: Terms) -> None:
-        self._file = path.open("x", encoding="utf-8")
-        hold(self._file, path)
-        self._head = _GENESIS
-        self._steps = 0
+        self._open(path, "xb")
+        try:
+            self._append({"terms": vars(terms)})
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, path: Path, mode: Literal["xb", "r+b"]) -> None:
+        self._path, self._lock = path, hold(path.parent)
+        try:
+            # Unbuffered: what could not be written must not follow later, when the file is closed.
+            self._file = path.open(mode, buffering=0)
+        except BaseException:
+            self._lock.release()
+            raise
+        self._head, self._steps, self._end = _GENESIS, 0, 0
         self._repeated: list[_Step] = []
-        self._append({"terms": vars(terms)})
 
     @classmethod
     def resumed(cls, path: Path, *, recorded: int, same_noise: bool, head: str) -> Self:
@@ -89,17 +110,25 @@ class Ledger:
         hold, has another head by now, or is in use.
         """
         ledger = cls.__new__(cls)
-        ledger._file = path.open("r+", encoding="utf-8")
-        hold(ledger._file, path)
-        record = read(path)  # only now, when nobody else can add to it
-        if record.head != head:
-            ledger._file.close()
+        try:
+            ledger._open(path, "r+b")
+        except OSError as error:
             raise InputError(
-                f"{path.parent} was still being written when it was read; resume it once more."
-            )
-        # A line that a crash cut short belongs to a step that never reached the weights.
-        ledger._file.truncate(path.read_bytes().rfind(b"\n") + 1)
-        ledger._file.seek(0, os.SEEK_END)
+                f"Cannot write the ledger {path}: {error.strerror}; let this user write there."
+            ) from None
+        try:
+            record = read(path)  # only now, when nobody else can add to it
+            if record.head != head:
+                raise InputError(
+                    f"{path.parent} was still being written when it was read; resume it once more."
+                )
+            # A line that a crash cut short belongs to a step that never reached the weights.
+            ledger._end = path.read_bytes().rfind(b"\n") + 1
+            ledger._file.truncate(ledger._end)
+            ledger._file.seek(0, os.SEEK_END)
+        except BaseException:
+            ledger.close()
+            raise
         ledger._head, ledger._steps = record.head, record.steps
         ledger._repeated = list(record.every_step[recorded:]) if same_noise else []
         return ledger
@@ -107,6 +136,10 @@ class Ledger:
     def go_on(self, *, step: int, same_noise: bool) -> None:
         """Write that the run goes on, with weights that have taken ``step`` steps."""
         self._append({"resumed_at": step, "same_noise": same_noise})
+
+    def saving(self, state_sha256: str, *, step: int) -> None:
+        """Write the hash of the state that a checkpoint is about to be saved with."""
+        self._append({"saved_at": step, "state_sha256": state_sha256})
 
     def record_step(
         self, *, noise_multiplier: float, sample_rate: float, max_grad_norm: float
@@ -117,6 +150,7 @@ class Ledger:
         """
         step = (noise_multiplier, sample_rate, max_grad_norm)
         if self._repeated:
+            self._refuse_if_gone()
             recorded = self._repeated.pop(0)
             if recorded != step:
                 raise InputError(
@@ -125,8 +159,8 @@ class Ledger:
                     "back as they were, or start a new run."
                 )
             return
+        self._append({"step": self._steps + 1, **dict(zip(_STEP, step, strict=True))})
         self._steps += 1
-        self._append({"step": self._steps, **dict(zip(_STEP, step, strict=True))})
 
     @property
     def head(self) -> str:
@@ -148,17 +182,47 @@ class Ledger:
         return ", ".join(f"{name} {value:g}" for name, value in zip(_STEP, step, strict=True))
 
     def _append(self, content: Mapping[str, Any]) -> None:
+        """Write a line whole and have it on the disk, or leave the file as it was and raise."""
+        self._refuse_if_gone()
         line = _chained(content, self._head)
+        text = f"{json.dumps(line)}\n".encode()
+        try:
+            rest = text
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except BaseException:
+            with suppress(OSError):
+                self._file.truncate(self._end)
+                self._file.seek(self._end)
+            raise
+        self._end += len(text)
         self._head = line["hash"]
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+
+    def _refuse_if_gone(self) -> None:
+        """A step that is written into a file without a name is recorded nowhere."""
+        try:
+            there, own = self._path.stat(), os.fstat(self._file.fileno())
+            same = os.path.samestat(there, own) and there.st_size == self._end
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise InputError(
+                f"{self._path} was removed, replaced or changed while this run was writing it, so "
+                "the run stops before a step that nobody would count; put the file back as it was "
+                "and resume, or start a new run."
+            )
+
+    def close(self) -> None:
+        """Let other processes write."""
+        self._file.close()
+        self._lock.release()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self.close()
 
 
 @dataclass(frozen=True)
@@ -167,7 +231,7 @@ class LedgerRecord:
 
     ``heads`` are the hashes of all its lines. ``resumed_at`` are the steps from which the run went
     on after an end or a crash; ``renewed_at`` says how many steps had been recorded each time that
-    this was with new noise.
+    this was with new noise. ``saved`` are the hashes of the states that were saved.
     """
 
     terms: Terms
@@ -175,6 +239,7 @@ class LedgerRecord:
     resumed_at: tuple[int, ...]
     renewed_at: tuple[int, ...]
     heads: tuple[str, ...]
+    saved: tuple[str, ...] = ()
 
     @property
     def head(self) -> str:
@@ -206,7 +271,7 @@ def read(path: Path) -> LedgerRecord:
 
     A last line without its newline is a step that a crash cut short before the weights moved; it is
     left out. Lines missing from the end can only be seen by whoever knows a later hash: see
-    `workbench.runs.folder.verify`.
+    `workbench.runs.verify.verify`.
     """
     lines = list(_lines(path))
     if not lines or "terms" not in lines[0]:
@@ -214,7 +279,7 @@ def read(path: Path) -> LedgerRecord:
             f"{path} has no first line with its terms, so it is not whole; put back a copy, "
             "or start a new run."
         )
-    heads, steps, resumed, renewed = [_GENESIS], [], [], []
+    heads, steps, resumed, renewed, saved = [_GENESIS], [], [], [], []
     for number, line in enumerate(lines, start=1):
         content = {key: value for key, value in line.items() if key not in ("hash", "previous")}
         if "step" in line:
@@ -223,6 +288,8 @@ def read(path: Path) -> LedgerRecord:
             resumed.append(line["resumed_at"])
             if not line.get("same_noise"):
                 renewed.append(len(steps))
+        elif "saved_at" in line:
+            saved.append(str(line.get("state_sha256")))
         misnumbered = "step" in line and line["step"] != len(steps)
         if line != _chained(content, heads[-1]) or misnumbered or (number > 1 and "terms" in line):
             raise InputError(
@@ -238,22 +305,9 @@ def read(path: Path) -> LedgerRecord:
             f"{path} states its terms in words this version does not know; read it with the "
             "version in summary.json."
         ) from None
-    return LedgerRecord(terms, every_step, tuple(resumed), tuple(renewed), tuple(heads[1:]))
-
-
-def hold(file: IO[str], path: Path) -> None:
-    """Keep other processes from writing ``file`` until it is closed, also by a crash."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such lock
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise InputError(
-            f"{path.parent} is being written by another process; wait for its end or stop it."
-        ) from None
+    return LedgerRecord(
+        terms, every_step, tuple(resumed), tuple(renewed), tuple(heads[1:]), tuple(saved)
+    )
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -19,7 +19,7 @@ import pyarrow.parquet
 
 from workbench.errors import InputError, usable_path
 from workbench.runs.folder import SUMMARY, replace_text
-from workbench.runs.ledger import hold
+from workbench.runs.lock import hold
 from workbench.sweeps.config import Cell, SweepConfig
 
 CellState = Literal["waiting", "running", "interrupted", "done", "failed"]
@@ -125,9 +125,7 @@ class SweepFolder:
                 raise InputError(
                     f"{path} is there already and is no sweep folder; choose another with --out."
                 )
-            lock = self.path / ".lock"
-            self._lock = lock.open("w", encoding="utf-8")
-            hold(self._lock, lock)
+            self._lock = hold(self.path)
             self.stop_file.unlink(missing_ok=True)
             replace_text(self.path / SWEEP, config.to_yaml())
         except OSError as error:
@@ -141,7 +139,7 @@ class SweepFolder:
 
     def __exit__(self, *_: object) -> None:
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
 
     @property
     def stop_file(self) -> Path:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workbench.clipping.clipped_sum import ClippedSum
     from workbench.clipping.gradient_sum import clipped_gradient_sum
-    from workbench.runs.folder import RunRecord, read_run, verify
+    from workbench.runs.folder import RunRecord, read_run
     from workbench.runs.report import RunResult, StepReport
+    from workbench.runs.verify import verify
     from workbench.training.calibrate import NormCalibration, calibrated_norm
     from workbench.training.memory.estimate import MemoryEstimate
     from workbench.training.memory.predict import predict_memory, what_fits
@@ -25,7 +26,7 @@ _HOMES = {
     "MemoryEstimate": "training.memory.estimate",
     "RunRecord": "runs.folder",
     "read_run": "runs.folder",
-    "verify": "runs.folder",
+    "verify": "runs.verify",
     "predict_memory": "training.memory.predict",
     "what_fits": "training.memory.predict",
     "PrivateSteps": "training.own_loop",

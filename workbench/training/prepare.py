@@ -18,6 +18,7 @@ from workbench.runs.ledger import Terms
 from workbench.training import models
 from workbench.training.plan import Plan, plan
 from workbench.training.randomness import Randomness, initial_weights, randomness
+from workbench.training.same_run import corpus_hash
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run about to start."""
+    """A run about to start; ``corpus`` is the hash of all of it, as confidential as its records."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -57,6 +58,7 @@ class Prepared:
     plan: Plan
     terms: Terms
     randomness: Randomness
+    corpus: str
 
     @property
     def n_params(self) -> int:
@@ -103,6 +105,7 @@ def prepare(config: RunConfig) -> Prepared:
             expected_batch_size=config.training.expected_batch_size,
         ),
         randomness=randomness(config, device, starts_from),
+        corpus=corpus_hash(config, records, tokenizer, training, heldout),
     )
 
 

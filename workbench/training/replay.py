@@ -20,9 +20,7 @@ import numpy as np
 import torch
 
 from workbench.config import RunConfig
-from workbench.errors import InputError
-from workbench.runs.folder import RunRecord
-from workbench.runs.ledger import LedgerRecord, Terms
+from workbench.runs.ledger import LedgerRecord
 from workbench.training.checkpoint import Position
 from workbench.training.memory.predict import physical_batch_size
 from workbench.training.prepare import Prepared
@@ -137,14 +135,3 @@ def can_replay(ledger: LedgerRecord, saved: Position, own: str | None) -> bool:
         return True  # killed before anything was drawn
     renewed = any(steps >= saved.recorded for steps in ledger.renewed_at)
     return own == saved.fingerprint and not renewed
-
-
-def refuse_other_terms(record: RunRecord, terms: Terms) -> None:
-    """Raise `InputError` if ε would be stated under other terms than at the beginning."""
-    now = vars(terms)
-    for name, value in vars(record.ledger.terms).items():
-        if now[name] != value:
-            raise InputError(
-                f"{name} is {now[name]} but the run {record.path} was begun with {value}; put its "
-                "config.yaml and its corpus back as they were, or start a new run."
-            )

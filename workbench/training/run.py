@@ -8,11 +8,14 @@ from pathlib import Path
 import torch
 
 from workbench.config import RunConfig
-from workbench.runs.folder import LEDGER, RunFolder, fresh_path, read_run
+from workbench.errors import InputError
+from workbench.runs.folder import LEDGER, RunFolder, RunRecord, fresh_path, read_run
 from workbench.runs.ledger import Ledger
+from workbench.runs.ledger import read as read_ledger
 from workbench.runs.report import RunResult
 from workbench.training.distributed import joined
 from workbench.training.prepare import prepare
+from workbench.training.same_run import refuse_edits
 from workbench.training.session import OnStep, Run
 
 
@@ -40,7 +43,9 @@ def train(
         run = Run(config, prepare(config), world)
         if not world.first:
             return run.to_the_end(on_step, stop)
-        run.folder, run.ledger = RunFolder.new(config, path, run.prepared.terms, run.summary())
+        run.folder, run.ledger = RunFolder.new(
+            config, path, run.prepared.terms, run.summary(), corpus=run.prepared.corpus
+        )
         with run.ledger:
             return run.to_the_end(on_step, stop)
 
@@ -52,15 +57,18 @@ def resume(
 
     A seeded run on the CPU ends with the very weights that it would have had uninterrupted. Where
     that cannot be, as on another machine, with other threads or an edited configuration, it goes on
-    with new batches and noise, and the steps that were lost stay counted. Raises `InputError` if
-    the folder cannot be read, its ledger does not hold or was begun under other terms, or another
-    process is writing it.
+    with new batches and noise, and the steps that were lost stay counted. Length, noise, learning
+    rate, evaluation and all of ``schedule`` and ``runtime`` may be edited; records, model,
+    optimizer and the terms of ε may not (see `workbench.training.same_run`). Raises `InputError`,
+    before a step is spent, if such a field was edited, the folder does not hold together, cannot be
+    read or written, or another process is writing it.
     """
     record = read_run(run_dir)
+    state = refuse_edits(record)
     runtime = record.config.runtime
     with joined(runtime.device) as world, _threads(runtime.threads):
         run = Run(record.config, prepare(record.config), world)
-        run.restore(record)
+        run.restore(record, state)
         if not world.first:
             return run.to_the_end(on_step, stop)
         run.folder = RunFolder.resumed(record, step=run.position.step)
@@ -71,9 +79,25 @@ def resume(
             head=record.ledger.head,
         )
         with run.ledger:
-            run.folder.write_summary(run.summary())  # the old one names the old end of the ledger
-            run.ledger.go_on(step=run.position.step, same_noise=run.same_noise)
+            _go_on(run, run.folder, run.ledger, record)
             return run.to_the_end(on_step, stop)
+
+
+def _go_on(run: Run, folder: RunFolder, ledger: Ledger, record: RunRecord) -> None:
+    """Have it on the disk that the run goes on, or leave the folder as it was."""
+    try:
+        folder.write_summary(run.summary())  # the old one names the old end of the ledger
+        try:
+            ledger.go_on(step=run.position.step, same_noise=run.same_noise)
+        except OSError:
+            if read_ledger(folder.path / LEDGER).head == record.ledger.head:
+                folder.write_summary(record.summary)
+            raise
+    except OSError as error:
+        raise InputError(
+            f"Cannot write the run folder {folder.path}: {error.strerror}; make room and let this "
+            "user write there, then resume."
+        ) from None
 
 
 @contextmanager

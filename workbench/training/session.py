@@ -7,25 +7,20 @@ and what the folder and whoever follows are told.
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from workbench.config import RunConfig
-from workbench.errors import sentence
+from workbench.errors import InputError, sentence
 from workbench.privacy import Guarantee
-from workbench.runs.folder import (
-    LEDGER,
-    RunFolder,
-    RunRecord,
-    refuse_foreign,
-    refuse_other_end,
-)
+from workbench.runs.folder import LEDGER, RunFolder, RunRecord
 from workbench.runs.ledger import Ledger
 from workbench.runs.ledger import read as read_ledger
 from workbench.runs.report import RunResult, State, StepReport
@@ -38,7 +33,8 @@ from workbench.training.optimizer import optimizer
 from workbench.training.plan import remaining
 from workbench.training.prepare import Prepared
 from workbench.training.randomness import Randomness, renewed, seeded
-from workbench.training.replay import can_replay, fingerprint, refuse_other_terms
+from workbench.training.replay import can_replay, fingerprint
+from workbench.training.same_run import refuse_other_terms
 from workbench.training.spending import Spending
 from workbench.training.step import Stepper
 
@@ -69,15 +65,17 @@ class Run:
         self.save_due = self.clock + _SAVE_SECONDS
         self.same_noise = True
 
-    def restore(self, record: RunRecord) -> None:
-        """Stand where the newest checkpoint of ``record`` stands, or at the start without one."""
-        refuse_other_terms(record, self.prepared.terms)
-        refuse_other_end(record.path, record.summary, record.ledger)
+    def restore(self, record: RunRecord, state: Mapping[str, Any] | None) -> None:
+        """Stand where the newest checkpoint of ``record`` stands, or at the start without one.
+
+        ``state`` is that checkpoint's, as `same_run.refuse_edits` has read it.
+        """
+        refuse_other_terms(record, self.prepared.terms, self.prepared.corpus)
         own, saved = self.position.fingerprint, Position()
-        if record.checkpoint is not None:
-            refuse_foreign(record.checkpoint, record.ledger)
+        if record.checkpoint is not None and state is not None:
             saved = checkpoint.restore(
                 record.checkpoint,
+                state,
                 self.prepared.model,
                 self.optimizer,
                 self.prepared.randomness,
@@ -185,6 +183,8 @@ class Run:
                 self.optimizer,
                 self.prepared.randomness,
                 replace(self.position, ledger_head=self.ledger.head),
+                config=self.config,
+                saving=partial(self.ledger.saving, step=self.position.step),
             )
             now = time.perf_counter()
             self.save_due = now + max(_SAVE_SECONDS, (now - began) / _SAVE_SHARE)
@@ -233,7 +233,10 @@ class Run:
         """
         ledger, folder = self.ledger, self.folder
         if ledger and folder and (ledger.is_ahead or state == "failed"):
-            return read_ledger(folder.path / LEDGER).guarantee()
+            record = read_ledger(folder.path / LEDGER)
+            if ledger.head not in record.heads:
+                raise InputError(f"{folder.path / LEDGER} is another run's; put back the own one.")
+            return record.guarantee()
         return self.spending.guarantee(self.position.step)
 
     def _spent_if_known(self, state: State) -> Guarantee | None:
