@@ -284,7 +284,7 @@ class Document(Frozen):
 
 
 class RunConfig(Document):
-    """One run, whole: two seeded runs of equal `RunConfig` on one machine give the same weights.
+    """One run, whole: seeded runs of equal `RunConfig` on one machine's CPU give the same weights.
 
     ``randomness="secure"`` draws what decides batches and noise from the operating system and
     records none of it, so that nobody can redraw the noise; ``seed`` then decides only the split

@@ -74,10 +74,15 @@ def test_a_run_trains_and_can_go_on(here: RunConfig, tmp_path: Path, precision: 
 
 
 @each_device
-def test_noise_is_drawn_on_the_device_and_repeats(here: RunConfig, tmp_path: Path) -> None:
+def test_noise_is_drawn_on_the_device_and_repeats_where_every_bit_does(
+    here: RunConfig, tmp_path: Path
+) -> None:
+    """A GPU adds in any order: the same noise on two sums would let out their difference."""
     prepared = prepare(here)
-    assert prepared.randomness.noise.device.type == here.runtime.device
+    device = here.runtime.device
+    # Apple's GPU has no float64 to draw in.
+    assert prepared.randomness.noise.device.type == ("cpu" if device == "mps" else device)
     one, other = (
         training.train(here, run_dir=tmp_path / name).heldout_loss for name in ("one", "other")
     )
-    assert one == pytest.approx(other, rel=1e-5)
+    assert (one == other) == (device == "cpu")

@@ -30,6 +30,7 @@ def train(
 
     Args:
         config: the whole run; equal seeded configurations give equal weights on one machine's CPU.
+            Elsewhere they are other runs, with batches and noise of their own.
         on_step: called in this thread with a `StepReport` before the first step and after each.
         stop: when set, the step in hand is finished and the run ends as "cancelled", with the ε of
             the steps truly taken. `resume` goes on from there.
