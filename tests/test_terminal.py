@@ -69,6 +69,7 @@ def test_a_run_that_diverges_ends_in_one_sentence(file: Path, tmp_path: Path) ->
     assert "lower the learning rate" in last
 
 
+@pytest.mark.slow
 def test_ctrl_c_finishes_the_step_and_resume_ends_the_run(
     file: Path, config: RunConfig, tmp_path: Path
 ) -> None:
