@@ -79,6 +79,7 @@ def test_a_run_that_diverges_ends_in_one_sentence(file: Path, tmp_path: Path) ->
     assert "lower the learning rate" in last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
 def test_a_signal_finishes_the_step_and_leaves_a_run_to_go_on(
     file: Path, config: RunConfig, tmp_path: Path, name: str

@@ -100,6 +100,7 @@ def test_more_noise_costs_less(
     assert less <= privacy.epsilon(sigma, rate, steps, delta) * _SETTLED
 
 
+@pytest.mark.slow
 @given(_sigma, _rate, _steps, _delta, st.floats(1.05, 2))
 @_properties
 def test_larger_batches_and_more_steps_and_smaller_delta_cost_more(
@@ -120,6 +121,7 @@ def test_renyi_never_undercuts_the_loss_distribution(
     assert tight <= privacy.epsilon(sigma, rate, steps, delta, accountant="rdp") * _SETTLED
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(_sigma, st.floats(1e-3, 0.2), st.integers(1, 200)), min_size=2, max_size=4),
     st.randoms(use_true_random=False),
@@ -141,6 +143,7 @@ def test_composition_of_equal_parts_is_one_run() -> None:
     assert privacy.compose([(1.0, 0.01, 0)], 1e-5) == 0
 
 
+@pytest.mark.slow
 @given(st.floats(0.6, 3), st.floats(1e-3, 0.3), st.integers(1, 1000), st.floats(0.2, 6))
 @settings(deadline=None, derandomize=True, max_examples=10)
 def test_delta_inverts_epsilon(sigma: float, rate: float, steps: int, epsilon: float) -> None:

@@ -11,6 +11,7 @@ from workbench.errors import InputError
 from workbench.privacy import calibration
 
 
+@pytest.mark.slow
 @given(
     st.floats(0.3, 12), st.floats(5e-3, 0.3), st.integers(1, 1000), st.sampled_from([1e-4, 1e-6])
 )

@@ -238,6 +238,7 @@ def test_a_grown_sweep_keeps_its_cells_and_what_they_cost(
     assert second.attrs["privacy"]["epsilon"] > first.attrs["privacy"]["epsilon"]
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_goes_on_to_the_very_results_of_an_unbroken_one(
     config: RunConfig, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

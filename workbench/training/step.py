@@ -205,7 +205,8 @@ def _summed(
 
     def watched() -> Tensor:
         losses = record_losses()
-        seen[:] = [losses.detach()]  # an engine may run the forward pass more than once
+        if not seen:  # later passes may be a probe's, of other records
+            seen.append(losses.detach())
         return losses
 
     if not config.privacy.private:
