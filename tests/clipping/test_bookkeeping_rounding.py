@@ -60,7 +60,7 @@ class TiedConv(Twice):
     def __init__(self) -> None:
         super().__init__()
         self.other = Conv1D(WIDTH, WIDTH)
-        self.other.weight = self.one.weight
+        self.other.weight = self.one.weight  # type: ignore[assignment]
 
 
 class Tied(nn.Module):

@@ -26,9 +26,8 @@ from workbench.clipping.bookkeeping.rounding import (
     widest,
 )
 
-# A record's gradient of a matrix is formed where its terms, had they not cancelled, would have a
-# square this many times that of the whole gradient, or where that square is known less exactly.
-CANCELLED = 1000.0
+# A record's gradient of a matrix is formed where rounding may change it by more than this share of
+# the whole gradient, or where the square of its norm is known less exactly.
 INEXACT = 1e-3
 
 
@@ -64,7 +63,7 @@ class Book:
         measures = {parameter: measure(uses) for parameter, uses in self.uses.items()}
         total = self._total([m.squares for m in measures.values()])
         for parameter, found in measures.items():
-            doubtful = (found.sizes > CANCELLED * total) & (found.rounding > 0)
+            doubtful = found.rounding > INEXACT * total.sqrt()
             doubtful |= found.square_rounding > INEXACT * total
             for index in doubtful.nonzero()[:, 0].tolist():
                 self._form(parameter, index, found)

@@ -29,6 +29,7 @@ from workbench.clipping.bookkeeping.rounding import (
     squared_norms,
     squares,
     unit,
+    unit_of_products,
     widest,
 )
 
@@ -110,7 +111,7 @@ class Outer:
         """
         positions, features = self.left.shape[1], self.left.shape[2] + self.right.shape[2]
         signed, sizes = signed_and_sizes(self.left, self.right)
-        roundings = (positions + 2 * sqrt(positions) + 2) * unit(self.right.dtype)
+        roundings = (positions + 2 * sqrt(positions) + 2) * unit_of_products(self.right.dtype)
         in_squares = (features + positions + 2) * (positions + 1) * unit(sizes.dtype)
         return Measure(signed, sizes, roundings * sizes.sqrt(), in_squares * sizes)
 

@@ -5,12 +5,18 @@ never forms the weights' own. When the gradient of a layer's output arrives, it 
 input give every record's share of the norm, and later the clipped sum (Bu et al. 2023, arXiv
 2210.00038). The layer's one weight-gradient product is thus done clipped instead of unclipped.
 
+A parameter for which there is no such rule, or that is used outside of its layer, gets exact
+gradients by a backward pass a record, for it alone: class tokens, attention sinks, recurrent
+layers, fused experts. That is slower, and takes the memory of its gradient a record.
+
 What cannot be told apart by record is refused by name, never guessed: calls 1, 4, 16, 64 … on a
 model, and the first of a new kind, make one more backward pass to see that the loss of a record
 reaches that record's rows alone. Where it turns out that all records share some rows, or that a
-call was not tried out yet, ``record_losses`` is called again. A trial shows what mixed records in
-that batch; a model that reorders them by their content can pass one by chance. Records that mix
-through detached values have no gradient that would show it.
+call was not tried out yet, ``record_losses`` is called again, with the same random numbers. Rows
+that are shared must be made of no record, and repeating them for each must not change the losses.
+A trial shows what mixed records in that batch; a model that reorders them by their content can pass
+one by chance. Records that mix through detached values have no gradient that would show it.
+Gradient checkpoints, reentrant or not, change nothing.
 
 An Opacus user's own loop, with ``record_losses(model, batch)`` of shape (batch,):
 
@@ -40,9 +46,11 @@ from torch import Tensor, nn
 from workbench.clipping.bookkeeping.book import Book
 from workbench.clipping.bookkeeping.contributions import Dense
 from workbench.clipping.bookkeeping.isolation import NOT_RECORDS, Tap, has_upstream
-from workbench.clipping.bookkeeping.layer import NoRuleError, layers_of
+from workbench.clipping.bookkeeping.layer import Layer, NoRuleError, layers_of
+from workbench.clipping.bookkeeping.layer_rules import RULES
 from workbench.clipping.bookkeeping.provenance import Provenance
 from workbench.clipping.bookkeeping.recorder import Habits, Recorder, UnexpectedError
+from workbench.clipping.bookkeeping.rounding import widest
 from workbench.clipping.clipped_sum import (
     ClippedSum,
     Factors,
@@ -106,8 +114,14 @@ class _Passes:
         except NoRuleError as found:
             if found.layer.name in self.habits.without_rule:
                 raise AssertionError(f"{found.layer.name} is watched without a rule") from None
-            self.habits.without_rule.add(found.layer.name)
+            self.habits.without_rule |= {found.layer.name, *self._of_its_kind(found.layer)}
             return None
+
+    def _of_its_kind(self, layer: Layer) -> set[str]:
+        """The layers that compute the same, unless there is a rule for what they compute."""
+        kind = type(layer.module)
+        has_rule = kind.forward in RULES or issubclass(kind, nn.Embedding)
+        return {other.name for other in self.layers if type(other.module) is kind and not has_rule}
 
     def _watched(self) -> Book | None:
         habits = self.habits
@@ -135,6 +149,8 @@ class _Passes:
             trial = recorder.trial(losses) if self.try_out and not uneven else None
             strangers = uneven or recorder.backward(losses, book.add, trial)
             if not strangers:
+                if trial:
+                    _refuse_unseen(recorder)
                 return self._with_strays(recorder, losses, book)
         if uneven or trial:
             self._learn(strangers, recorder)
@@ -179,7 +195,7 @@ class _Passes:
         """
         if self.plain is None:
             return
-        plain, found = self.plain.double(), losses.detach().double()
+        plain, found = (x.detach().to(widest(x.device)) for x in (self.plain, losses))
         narrow = torch.bfloat16 if recorder.is_narrow else losses.dtype
         rounding = torch.finfo(narrow).eps ** 0.5
         off = (plain - found).abs() > rounding * (plain.abs() + plain.abs().mean())
@@ -211,7 +227,7 @@ class _Passes:
         strays = [p for p in self.parameters if p.grad is not None]
         if not strays:
             return book
-        if not recorder.keeps_graph:
+        if not recorder.kept_graph:
             self.habits.has_strays = True
             return None
         for parameter, gradients in zip(strays, recorder.apart(losses, strays), strict=True):
@@ -225,6 +241,13 @@ def _not_repeated(recorder: Recorder, what: str) -> InputError:
         f"all records share its output, and where each gets its own {what}",
         "give its input a row for each record",
     )
+
+
+def _refuse_unseen(recorder: Recorder) -> None:
+    """Refuse a layer that was left as it is because of watched tensors that were not there."""
+    for tap in recorder.left_alone:
+        if not has_upstream(tap, recorder.verified):
+            raise tap.layer.refusal(*NOT_RECORDS)
 
 
 def _refuse_float16(losses: Tensor) -> None:

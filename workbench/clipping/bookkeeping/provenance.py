@@ -24,7 +24,11 @@ class Provenance(TorchFunctionMode):
         super().__init__()
         self._held = WeakValueDictionary[int, Tensor]()  # by identity, while they live
         for tensor in (*model.parameters(), *model.buffers()):
-            self.note(tensor)
+            self._note(tensor)
+        for module in model.modules():
+            for tensor in _tensors(vars(module)):
+                if counts_up(tensor):  # such as the places of a prompt
+                    self._note(tensor)
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -34,8 +38,7 @@ class Provenance(TorchFunctionMode):
         """Whether no record has a part in this tensor."""
         return id(tensor) in self._held
 
-    def note(self, tensor: Tensor) -> None:
-        """Take a tensor for one that no record has a part in."""
+    def _note(self, tensor: Tensor) -> None:
         self._held[id(tensor)] = tensor
 
     def __torch_function__(
@@ -49,7 +52,7 @@ class Provenance(TorchFunctionMode):
         for tensor in (*_tensors(result), *changed):
             # What is changed in place keeps no mark that it no longer deserves.
             if apart:
-                self.note(tensor)
+                self._note(tensor)
             else:
                 self._held.pop(id(tensor), None)
         return result

@@ -92,7 +92,9 @@ class Recorder:
         self.habits, self.batch, self.taps = habits, batch, list[Tap]()
         self.repeated: dict[Signature, Layer] = {}  # whose rows were repeated for each record
         self.keeps_graph = habits.has_strays
-        self.is_narrow = False
+        self.left_alone = list[Tap]()  # calls on what is made of watched tensors
+        self.verified = list[Tap]()  # the taps in which a trial saw records stay apart
+        self.kept_graph = self.is_narrow = False
         self._layers, self._provenance = layers, provenance
         self._arrived: Callable[[Tap, Tensor], None] | None = None
 
@@ -153,10 +155,13 @@ class Recorder:
                 self.habits.tried.add(call)
                 if not trial.agrees(tap.sums(gradient, batch), next(arrivals)):
                     strangers.append(tap)
-                elif gradient.any():
+                    return
+                self.verified.append(tap)
+                if gradient.any():
                     known.add(call)
             elif batch > 1 and call not in known and gradient.any():
                 strangers.append(tap)
+                return
             uses, tap.uses = tap.uses, None  # lets go of the layer's input
             if uses and not strangers:
                 for parameter, use in uses(by_record(gradient, batch)):
@@ -164,8 +169,9 @@ class Recorder:
 
         self._arrived = arrived
         # Under autocast, products of the norms and sums would be rounded to its narrow type.
+        self.kept_graph = self.keeps_graph  # which a layer in a checkpoint may ask for too late
         with torch.autocast(losses.device.type, enabled=False):
-            losses.sum().backward(retain_graph=self.keeps_graph)
+            losses.sum().backward(retain_graph=self.kept_graph)
         if trial:
             self.habits.tried.update(tap.call(batch) for tap in self.taps)
             self.habits.most_records_tried = max(batch, self.habits.most_records_tried)
@@ -234,35 +240,36 @@ class Recorder:
         signature = (f"{layer.name} {what}", tensor.ndim, False)
         if len(tensor) <= 1 or self._leaves_alone(layer, tensor, signature):
             return tensor
-        if tensor.grad_fn is None:  # no hook must be left on what is the caller's or the model's
-            tensor = tensor.clone() if tensor.requires_grad else tensor.detach()
-        return self.watch(layer, tensor, signature, None, source=tensor)
+        # A tensor of our own: no hook must be left on the caller's or the model's, nor be added to
+        # the same one again where a checkpoint runs the layer again.
+        ours = tensor.clone() if tensor.requires_grad else tensor.detach()
+        return self.watch(layer, ours, signature, None, source=tensor)
 
     def repeats(self, layer: Layer, x: Tensor) -> None:
         """Note that rows which all records share are repeated, for a layer's input ``x``."""
         signature = signature_of(layer, x)
-        if not self._is_shared(x, signature):
+        if not (self._is_of_no_record(x, signature) or counts_up(x)):
             raise layer.refusal(
                 "its input's single row is made of the records, which it does not keep apart",
                 "give it a row for each record",
             )
         self.repeated[signature] = layer
 
-    def _is_shared(self, x: Tensor, signature: Signature) -> bool:
-        """Whether all records share an input: it counts positions, or is made of no record."""
-        counts = counts_up(x)
-        if self._provenance is None or self._arrived is not None:
-            if not counts and signature not in self.habits.made_of_none:
+    def _is_of_no_record(self, x: Tensor, signature: Signature) -> bool:
+        """Whether an input is made of no record; what only counts needs no look in every pass."""
+        known = self.habits.made_of_none
+        if self._arrived is not None:  # a layer in a checkpoint runs again
+            return signature in known
+        if self._provenance is None:
+            if not counts_up(x) and signature not in known:
                 self.habits.careful = True
                 raise UnexpectedError
             return True
         if self._provenance.is_of_no_record(x):
-            self.habits.made_of_none.add(signature)
+            known.add(signature)
             return True
-        self.habits.made_of_none.discard(signature)
-        if counts:
-            self._provenance.note(x)  # as is what it looks up
-        return counts
+        known.discard(signature)
+        return False
 
     def leaves_alone(self, layer: Layer, x: object) -> bool:
         """Whether a call was found to be of those that are left as they are."""
@@ -274,9 +281,10 @@ class Recorder:
 
     def _leaves_alone(self, layer: Layer, x: Tensor, signature: Signature) -> bool:
         if signature in self.habits.of_no_record:
-            alone = self._is_shared(x, signature)
+            alone = self._is_of_no_record(x, signature)
         elif signature in self.habits.of_watched:
             alone = x.requires_grad
+            self.left_alone.append(Tap(layer, signature, x.shape, None, source=x.grad_fn))
         else:
             return False
         if not alone:

@@ -48,6 +48,17 @@ def unit(dtype: torch.dtype) -> float:
     return torch.finfo(dtype).eps / 2
 
 
+def unit_of_products(dtype: torch.dtype) -> float:
+    """The same where matrices are multiplied, which torch can be told to do with fewer digits."""
+    if dtype != torch.float32:
+        return unit(dtype)
+    try:
+        setting = torch.get_float32_matmul_precision()
+    except RuntimeError:  # it was set for each backend
+        setting = "medium"
+    return {"highest": unit(dtype), "high": 2.0**-11}.get(setting, 2.0**-8)
+
+
 def squared_norms(gradients: Tensor | Sequence[Tensor]) -> Tensor:
     """Squared norms (batch,) of (batch, …), or of matrices one by one, in the widest type."""
     if isinstance(gradients, Tensor):
