@@ -285,6 +285,19 @@ def test_positions_are_not_taken_for_records_later(
         )
 
 
+def test_what_was_refused_once_is_refused_again() -> None:
+    """Two records are too few for the probe to be due by their number."""
+    model, x = _layer(), _records(2)
+    for _ in range(5):
+        with pytest.raises(MixedRecordsError):
+            clipped_gradient_sum(
+                model,
+                lambda: _plain(model, x - x.mean(0)),
+                max_grad_norm=1.0,
+                engine="reference",
+            )
+
+
 def test_losses_that_do_not_repeat_are_refused() -> None:
     model, x, generator = _layer(), _records(), torch.Generator().manual_seed(0)
 

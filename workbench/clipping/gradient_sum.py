@@ -100,9 +100,9 @@ def clipped_gradient_sum(
         probe(call=0)  # the truer reason, where it is one
         raise
     calls = _CALLS.setdefault(model, Counter())
-    calls[engine] += 1
-    if probe_is_due(model, len(clipped.norms), call=calls[engine]):
-        probe(call=calls[engine])
+    if probe_is_due(model, len(clipped.norms), call=calls[engine] + 1):
+        probe(call=calls[engine] + 1)
+    calls[engine] += 1  # a call that is refused does not count, and the next is looked at again
     return clipped
 
 

@@ -7,9 +7,11 @@ no second clipping norm can disagree with the one the noise is calibrated to.
 
 The second pass sees every use of a parameter, the first only what Opacus's hooks saw. Where the two
 may differ the sum would not be clipped, so the model is refused by name: tied weights, layers
-called twice, weights used past their layer's back. What else may come between them, such as a hook
-on a tensor, shows where calls 1, 4, 16, 64 … on a model form one record's gradient by itself; what
-it does to other records alone is not seen.
+called twice, weights used past their layer's back. The hooks measure the second pass as well: what
+is longer than C there, because the first was rounded otherwise, is scaled down and passed again.
+What else may come between them, such as a hook on a tensor, shows where calls 1, 4, 16, 64 … on a
+model form one record's gradient by itself; what it does to other records alone is not seen. What
+rounding hides is bounded for the layers that Opacus knows, not for layers of one's own.
 """
 
 from collections import Counter
