@@ -284,7 +284,8 @@ class Recorder:
             alone = self._is_of_no_record(x, signature)
         elif signature in self.habits.of_watched:
             alone = x.requires_grad
-            self.left_alone.append(Tap(layer, signature, x.shape, None, source=x.grad_fn))
+            if self._arrived is None:
+                self.left_alone.append(Tap(layer, signature, x.shape, None, source=x.grad_fn))
         else:
             return False
         if not alone:
