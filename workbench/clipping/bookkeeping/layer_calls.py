@@ -22,7 +22,8 @@ from workbench.clipping.bookkeeping.isolation import NOT_RECORDS, Signature, Use
 from workbench.clipping.bookkeeping.layer import Layer, NoRuleError, why_not_look_up
 
 if TYPE_CHECKING:
-    from workbench.clipping.bookkeeping.recorder import Habits, Recorder
+    from workbench.clipping.bookkeeping.habits import Habits
+    from workbench.clipping.bookkeeping.recorder import Recorder
 
 Way = Callable[..., Any]
 
