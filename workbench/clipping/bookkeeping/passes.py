@@ -194,7 +194,7 @@ def _refuse_unseen(recorder: Recorder) -> None:
 def _refuse_float16(losses: Tensor) -> None:
     if losses.dtype == torch.float16:
         raise InputError(
-            "The losses are in float16, whose smallest numbers lose the digits that clipping needs; "
+            "The losses are in float16, whose small numbers lose digits that clipping needs; "
             "compute them in bfloat16 or float32."
         )
 

@@ -174,7 +174,7 @@ class Recorder:
         """
         if tensor.dtype == torch.float16:
             raise layer.refusal(
-                "it computes in float16, whose smallest numbers lose the digits that clipping needs",
+                "it computes in float16, whose small numbers lose digits that clipping needs",
                 "use bfloat16 or float32",
             )
         self.is_narrow |= tensor.dtype == torch.bfloat16
