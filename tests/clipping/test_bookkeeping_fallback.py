@@ -275,6 +275,26 @@ class SingleVector(nn.Module):
         return self.layer(x) * self.layer(self.vector)
 
 
+class Table(nn.Module):
+    """Gives what it holds, of no input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values = nn.Parameter(torch.randn(TOKENS, WIDTH))
+
+    def forward(self) -> Tensor:
+        return self.values * 2
+
+
+class AsksATable(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.layer = Table(), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x + self.table())
+
+
 WITHOUT_RULE: dict[str, Callable[[], nn.Module]] = {
     "class token and relative positions": ClassToken,
     "attention sinks": Sinks,
@@ -294,6 +314,7 @@ WITHOUT_RULE: dict[str, Callable[[], nn.Module]] = {
     "parameters beside parts": OwnParameters,
     "layer on a single vector": SingleVector,
     "rows in the second dimension": SequenceFirst,
+    "without input": AsksATable,
     "pooled norm": PooledNorm,
     "scalar norm": ScalarNorm,
     "calls itself": lambda: CallsItself(WIDTH, WIDTH),
@@ -308,7 +329,6 @@ def _squares(model: nn.Module, x: Tensor) -> Callable[[], Tensor]:
     return lambda: (model(x).square() * 0.3 + model(x).sin()).flatten(1).sum(1)
 
 
-# torch tells that it maps over recurrent layers slowly.
 @pytest.mark.parametrize("first", [True, False], ids=["behind a layer", "alone"])
 @pytest.mark.parametrize("kind", WITHOUT_RULE)
 def test_what_has_no_rule_equals_the_reference(kind: str, first: bool) -> None:

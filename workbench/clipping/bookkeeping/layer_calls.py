@@ -22,7 +22,8 @@ from workbench.clipping.bookkeeping.isolation import NOT_RECORDS, Signature, Use
 from workbench.clipping.bookkeeping.layer import Layer, NoRuleError, why_not_look_up
 
 if TYPE_CHECKING:
-    from workbench.clipping.bookkeeping.recorder import Habits, Recorder
+    from workbench.clipping.bookkeeping.habits import Habits
+    from workbench.clipping.bookkeeping.recorder import Recorder
 
 Way = Callable[..., Any]
 
@@ -79,7 +80,7 @@ def _with_rule(
 
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """A layer's input, also where it is given by its name."""
-    return args[0] if args else next(iter(kwargs.values()))
+    return args[0] if args else next(iter(kwargs.values()), None)
 
 
 def signature_of(layer: Layer, x: Tensor) -> Signature:
@@ -169,6 +170,8 @@ def _with_copies(recorder: "Recorder", layer: Layer, /, *args: Any, **kwargs: An
     1 + weight). The first call checks that the copies change nothing else.
     """
     x = _first(args, kwargs)
+    if not isinstance(x, Tensor) or not x.ndim:
+        raise NoRuleError(layer)
     if recorder.leaves_alone(layer, x):
         return layer.forward(*args, **kwargs)
     rows, between = len(x), [1] * (x.ndim - 2)
@@ -218,6 +221,8 @@ def _summed(parameter: nn.Parameter, gradient: Tensor) -> Uses:
 def _row_by_row(recorder: "Recorder", layer: Layer, /, *args: Any, **kwargs: Any) -> Tensor:
     """A layer without a rule: each row's gradient from the layer's own forward on that row."""
     x = _first(args, kwargs)
+    if not isinstance(x, Tensor) or not x.ndim:
+        raise NoRuleError(layer)
     if recorder.leaves_alone(layer, x):
         return layer.forward(*args, **kwargs)
     inputs = {**dict(enumerate(args)), **kwargs}
@@ -248,6 +253,4 @@ def _row_by_row(recorder: "Recorder", layer: Layer, /, *args: Any, **kwargs: Any
             gradients = rows[name].unflatten(0, gradient.shape[:2])
             yield parameter, Dense(layers.over_positions(gradients, parameter.ndim))
 
-    signature = signature_of(layer, x if isinstance(x, Tensor) and x.ndim else output)
-    source = x if isinstance(x, Tensor) else None
-    return recorder.watch(layer, output, signature, uses, source=source)
+    return recorder.watch(layer, output, signature_of(layer, x), uses, source=x)

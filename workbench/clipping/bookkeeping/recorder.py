@@ -7,7 +7,6 @@ ordinary gradient; that is how the engine notices, and takes it record by record
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Self
 
@@ -15,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from workbench.clipping.bookkeeping.contributions import Use, wide
+from workbench.clipping.bookkeeping.habits import Habits
 from workbench.clipping.bookkeeping.isolation import (
     NOT_RECORDS,
-    Call,
     Signature,
     Tap,
     Trial,
@@ -27,48 +26,8 @@ from workbench.clipping.bookkeeping.isolation import (
 from workbench.clipping.bookkeeping.layer import Layer, NoRuleError
 from workbench.clipping.bookkeeping.layer_calls import Way, signature_of, way_to_run
 from workbench.clipping.bookkeeping.provenance import Provenance, counts_up
-from workbench.clipping.clipped_sum import now_and_then
 
 Receive = Callable[[nn.Parameter, Use], None]
-
-
-@dataclass
-class Habits:
-    """What earlier passes taught of a model.
-
-    Calls that were tried out, and those of them whose rows were seen to be records; calls whose
-    rows all records share, to be repeated for each; calls to be left as they are, on what is made
-    of no record, or of what is watched before; calls on what was seen to be made of no record, and
-    not only counted; layers without a rule, and whether parameters are
-    used outside of layers; of normalisations, whether they multiply or add their weights element by
-    element and do no more with them. ``careful`` says that what is shared may be another thing in
-    every pass.
-    """
-
-    tried: set[Call] = field(default_factory=set)
-    by_record: set[Call] = field(default_factory=set)
-    shared: set[Signature] = field(default_factory=set)
-    of_no_record: set[Signature] = field(default_factory=set)
-    of_watched: set[Signature] = field(default_factory=set)
-    made_of_none: set[Signature] = field(default_factory=set)
-    without_rule: set[str] = field(default_factory=set)
-    elementwise: dict[Signature, bool] = field(default_factory=dict)
-    has_strays: bool = False
-    careful: bool = False
-    passes: int = 0
-    most_records_tried: int = 1
-
-    def trial_is_due(self, batch: int) -> bool:
-        """At passes 1, 4, 16, 64 … and for far larger batches: records may decide what layers do.
-
-        By chance a few records can pass where more would not.
-        """
-        is_due = now_and_then(self.passes + 1)
-        return batch > 1 and (is_due or batch > 2 * self.most_records_tried)
-
-    def looks_closely(self) -> bool:
-        """Whether this pass has to see what is shared by all records is made of."""
-        return self.careful or now_and_then(self.passes + 1)
 
 
 class UnexpectedError(Exception):
@@ -215,8 +174,7 @@ class Recorder:
         """
         if tensor.dtype == torch.float16:
             raise layer.refusal(
-                "it computes in float16, whose smallest numbers lose the digits that tell records "
-                "apart",
+                "it computes in float16, whose small numbers lose digits that clipping needs",
                 "use bfloat16 or float32",
             )
         self.is_narrow |= tensor.dtype == torch.bfloat16
@@ -284,7 +242,8 @@ class Recorder:
             alone = self._is_of_no_record(x, signature)
         elif signature in self.habits.of_watched:
             alone = x.requires_grad
-            self.left_alone.append(Tap(layer, signature, x.shape, None, source=x.grad_fn))
+            if self._arrived is None:
+                self.left_alone.append(Tap(layer, signature, x.shape, None, source=x.grad_fn))
         else:
             return False
         if not alone:
