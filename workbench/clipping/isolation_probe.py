@@ -17,6 +17,7 @@ than those that were looked at.
 """
 
 import random
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from weakref import WeakKeyDictionary
@@ -53,9 +54,9 @@ def refuse_mixing(
 ) -> None:
     """Raise `MixedRecordsError` where the loss of a record is seen to depend on other records.
 
-    Without ``gradients`` losses alone are compared, which takes no backward pass. Whatever chance
-    torch, numpy and Python lend to ``record_losses`` is the same in every call, and is left as it
-    was found.
+    Without ``gradients`` losses alone are compared, which takes little memory beside the sum.
+    Whatever chance torch, numpy and Python lend to ``record_losses`` is the same in every call, and
+    is left as it was found.
     """
     with _same_draws(model) as again:
         look = _Look(model, record_losses, again, gradients=gradients)
@@ -92,9 +93,17 @@ class _Look:
         gradients: bool,
     ) -> None:
         self.model, self.record_losses, self.again = model, record_losses, again
-        self.gradients = gradients
+        self.gradients = self.followed = gradients
         again()
-        self.batch = len(record_losses())
+        try:
+            with _followed(gradients):
+                self.batch = len(record_losses())
+        except RuntimeError as error:
+            if gradients or isinstance(error, torch.OutOfMemoryError):
+                raise
+            self.followed = True  # it takes gradients of its own
+            again()
+            self.batch = len(record_losses())
 
     def isolated(self, halves: tuple[Tensor, Tensor]) -> bool:
         """Whether losses stay where other records are replaced or, if need be, by their weights."""
@@ -152,7 +161,7 @@ class _Look:
         """The losses of some records and, where asked for, what tells of their gradient."""
         self.again()
         parameters = list(trainable(self.model).values()) if self.gradients else []
-        with gradients_kept(parameters):
+        with gradients_kept(parameters), _followed(self.followed):
             with mode:
                 losses = self.record_losses()
             losses = losses[kept.to(losses.device)]
@@ -207,6 +216,15 @@ def _is_weighted(plain: Tensor, weighted: Tensor, *, once: bool) -> bool:
     off = (weighted - torch.exp2(powers) * plain).abs()
     # What is far smaller than the rest is rounding, where terms cancel.
     return bool((off <= 1e-3 * weighted.abs() + 1e-6 * weighted.abs().max()).all())
+
+
+@contextmanager
+def _followed(by_autograd: bool) -> Iterator[None]:
+    """With gradients or without, of whose want checkpointing need not warn."""
+    with warnings.catch_warnings(), torch.set_grad_enabled(by_autograd):
+        if not by_autograd:
+            warnings.filterwarnings("ignore", message="None of the inputs have requires_grad")
+        yield
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from workbench.errors import InputError
 
-_PIECE = 2**18  # numbers
+_PIECE = 2**12  # numbers at least that are looked at together, or a 64th of all
 _SMALL = 2**16  # numbers that are read twice in every call
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 # What a forward pass was seen to write again with the numbers that it had, by path, kind and name.
@@ -127,10 +127,12 @@ def _checksum(tensor: Tensor | None) -> Tensor | None:
     if tensor.layout != torch.strided or tensor.is_quantized:
         return None
     real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-    places = _odd_numbers(min(real.numel(), _PIECE), tensor.device)
+    # The numbers of a piece take several times their memory, and the activations are there as well.
+    length = max(_PIECE, real.numel() // 64)
+    places = _odd_numbers(min(real.numel(), length), tensor.device)
     return torch.stack([
         (_bits(piece) * places[: len(piece)]).sum()
-        for piece in real.detach().reshape(-1).split(_PIECE)
+        for piece in real.detach().reshape(-1).split(length)
     ])  # fmt: skip
 
 

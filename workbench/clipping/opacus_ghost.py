@@ -80,12 +80,12 @@ def clipped_gradient_sum(
                 hooks.enable_hooks()
             for _ in range(_ATTEMPTS):
                 added = hooks.norms(losses * weights, parameters)
-                longer = added > factors.max_grad_norm * (1 + 1e-6)
-                if not bool(longer.any()):
+                short_enough = added <= factors.max_grad_norm * (1 + 1e-6)
+                if bool(short_enough.all()):
                     break
                 # Such a gradient is all but rounding, and another one with every factor.
                 lowered = weights * _MARGIN * factors.max_grad_norm / added
-                weights = torch.where(longer, lowered, weights)
+                weights = torch.where(short_enough, weights, lowered)
             else:
                 raise _not_as_long()
         finally:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
@@ -163,5 +164,6 @@ def _held_by(model: nn.Module) -> Iterator[Tensor]:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided
+    kinds = (Tensor, nn.Parameter, FakeTensor)  # the last in predictions of memory
+    plain = type(tensor) in kinds and tensor.layout == torch.strided
     return plain and not is_functorch_wrapped_tensor(tensor) and not tensor.is_quantized

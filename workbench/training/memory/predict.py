@@ -187,6 +187,8 @@ def _largest(of: Callable[[int], "MemoryEstimate"], room: float) -> tuple[int, "
     guess, too_many = 2, math.inf
     while fits + 1 < too_many:
         estimate = of(guess)
+        if estimate.total == best.total:
+            return fits, best  # the whole logical batch is in it already
         slope = (estimate.total - best.total) / (guess - fits)
         if estimate.total <= room:
             fits, best = guess, estimate
