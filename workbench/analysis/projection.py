@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from workbench import corpora, privacy
 from workbench.config import RunConfig
-from workbench.privacy import Guarantee
+from workbench.privacy import Guarantee, PrivacyTerms
 from workbench.training.plan import Plan, plan
 
 
@@ -38,9 +38,6 @@ def project(config: RunConfig) -> Iterator[Projection]:
     Raises `InputError` for a corpus or a setting that training would refuse for the same reason.
     """
     config.model.directory()  # a path that is not there should not have to wait for Start
-    terms = config.privacy
     planned = plan(config, len(corpora.load(config.corpus, seed=config.seed).training))
-    epsilon = math.inf
-    if terms.private:
-        epsilon = privacy.compose(planned.history(), terms.delta, accountant=terms.accountant)
-    yield Projection(planned, Guarantee(epsilon, terms.delta, terms.accountant))
+    terms = PrivacyTerms.of(config.privacy)
+    yield Projection(planned, privacy.guarantee(planned.history(), terms))

@@ -8,6 +8,7 @@ from workbench.panels.controls import written
 from workbench.panels.follow import Progress, Run
 from workbench.panels.readouts import written_reading
 from workbench.panels.run_readouts import duration, shown_epsilon
+from workbench.privacy.written import rounded_up
 
 READY = "<b>Ready.</b> Start trains in the background; the kernel stays free for other cells."
 
@@ -28,9 +29,10 @@ def projected(projection: Projection) -> str:
     sigma, batch = (_from_to([value for value, _ in runs]) for runs in (plan.noise, plan.batch))
     cut = "" if plan.whole else ", where the budget ends,"
     warning = f" <b>Beware:</b> {html.escape(projection.warning)}" if projection.warning else ""
+    delta = written(rounded_up(guarantee.delta, 3))
     return _planned(
         f"<b>ε = {shown_epsilon(guarantee.epsilon)}</b> "
-        f'<span class="wb-badge certified">certified</span> at δ = {written(guarantee.delta)} for '
+        f'<span class="wb-badge certified">certified</span> at δ = {delta} for '
         f"{plan.steps:,} steps{cut} with σ = {sigma} and q = {batch}/{plan.dataset_size:,} "
         f"({_terms(str(guarantee))}).{warning}"
     )

@@ -8,7 +8,6 @@ realised batch size is not here: unlike everything below it is not public.
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import IO, Any, Self
 from workbench import privacy
 from workbench.config import Accountant, NeighbouringRelation, Sampling
 from workbench.errors import InputError
-from workbench.privacy import Guarantee
+from workbench.privacy import Guarantee, PrivacyTerms
 from workbench.privacy.schedule import History
 
 _GENESIS = "0" * 64
@@ -39,22 +38,20 @@ class Terms:
     training_records: int
     expected_batch_size: int
 
-    def guarantee(self, history: History) -> Guarantee:
-        """The certified guarantee of a ``history`` of (σ, q, steps) under these terms.
-
-        Steps without noise, of a run that is not private, make ε infinite.
-        """
-        private = all(sigma > 0 for sigma, _, _ in history)
-        return Guarantee(
-            epsilon=privacy.compose(history, self.delta, accountant=self.accountant)
-            if private
-            else math.inf,
+    @property
+    def privacy(self) -> PrivacyTerms:
+        """Those of them that a guarantee states."""
+        return PrivacyTerms(
             delta=self.delta,
             accountant=self.accountant,
             sampling=self.sampling,
             neighbouring_relation=self.neighbouring_relation,
             unit=self.unit,
         )
+
+    def guarantee(self, history: History) -> Guarantee:
+        """The certified guarantee of a ``history`` of (σ, q, steps); see `privacy.guarantee`."""
+        return privacy.guarantee(history, self.privacy)
 
 
 class Ledger:
