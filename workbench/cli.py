@@ -141,9 +141,11 @@ def epsilon(
 ) -> None:
     """The certified ε of a run with Poisson sampling."""
     from workbench import privacy
+    from workbench.errors import positive
 
-    value = privacy.epsilon(noise_multiplier, sample_rate, steps, delta, accountant=accountant)
-    guarantee = privacy.Guarantee(value, delta, accountant)
+    positive("noise_multiplier", noise_multiplier, remedy="add noise, for example 1.0")
+    terms = privacy.PrivacyTerms.of_training(delta, accountant=accountant)
+    guarantee = privacy.guarantee([(noise_multiplier, sample_rate, steps)], terms)
     _say(guarantee.as_dict() if as_json else str(guarantee))
 
 
@@ -168,8 +170,8 @@ def sigma(
     noise = privacy.noise_multiplier(
         target_epsilon, sample_rate, steps, delta, accountant=accountant
     )
-    value = privacy.epsilon(noise, sample_rate, steps, delta, accountant=accountant)
-    guarantee = privacy.Guarantee(value, delta, accountant)
+    terms = privacy.PrivacyTerms.of_training(delta, accountant=accountant)
+    guarantee = privacy.guarantee([(noise, sample_rate, steps)], terms)
     if as_json:
         _say({"noise_multiplier": noise, **guarantee.as_dict()})
     else:

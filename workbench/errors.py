@@ -6,6 +6,7 @@ prints it on standard error and exits with status 2; a panel shows it in its sta
 
 import math
 import os
+from numbers import Integral, Real
 from pathlib import Path
 
 _SHOWN = 100  # characters of a value in a message
@@ -15,28 +16,41 @@ class InputError(ValueError):
     """Something the user gave cannot be used; the message is one sentence for the user."""
 
 
-def positive(name: str, value: float, *, remedy: str) -> float:
+def number(name: str, value: object, *, remedy: str) -> float:
+    """Return ``value`` as a float, maybe not finite, if it is one real number, else raise."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise InputError(f"{name} is {shown(value)} but must be a number; {remedy}.")
+    try:
+        return float(value)
+    except OverflowError:  # a whole number or a fraction that is larger than any float
+        return math.inf if int(math.floor(value)) > 0 else -math.inf  # noqa: RUF046
+
+
+def positive(name: str, value: object, *, remedy: str) -> float:
     """Return ``value`` if it is a finite number above 0, else raise `InputError`."""
-    if not (math.isfinite(value) and value > 0):
-        raise InputError(f"{name} is {value:g} but must be a finite number above 0; {remedy}.")
-    return value
+    checked = number(name, value, remedy=remedy)
+    if not (math.isfinite(checked) and checked > 0):
+        raise InputError(f"{name} is {checked:g} but must be a finite number above 0; {remedy}.")
+    return checked
 
 
-def probability(name: str, value: float, *, remedy: str, one: bool = False) -> float:
+def probability(name: str, value: object, *, remedy: str, one: bool = False) -> float:
     """Return ``value`` if it lies in (0, 1), or in (0, 1] with ``one``, else raise `InputError`."""
-    if not (0 < value < 1 or (one and value == 1)):
+    checked = number(name, value, remedy=remedy)
+    if not (0 < checked < 1 or (one and checked == 1)):
         bound = "above 0 and at most 1" if one else "strictly between 0 and 1"
-        raise InputError(f"{name} is {value:g} but must lie {bound}; {remedy}.")
-    return value
+        raise InputError(f"{name} is {checked:g} but must lie {bound}; {remedy}.")
+    return checked
 
 
-def whole(name: str, value: float, *, least: int, remedy: str) -> int:
+def whole(name: str, value: object, *, least: int, remedy: str) -> int:
     """Return ``value`` as an integer if it is a whole number ≥ ``least``, else raise."""
-    if not math.isfinite(value) or value != int(value) or value < least:
+    checked = number(name, value, remedy=remedy)
+    if not math.isfinite(checked) or checked != int(checked) or checked < least:
         raise InputError(
-            f"{name} is {value:g} but must be a whole number of at least {least}; {remedy}."
+            f"{name} is {checked:g} but must be a whole number of at least {least}; {remedy}."
         )
-    return int(value)
+    return int(value) if isinstance(value, Integral) else int(checked)
 
 
 def shown(value: object) -> str:

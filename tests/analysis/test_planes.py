@@ -19,8 +19,8 @@ from workbench.analysis import (
     steps_within,
 )
 from workbench.analysis.planes import EPSILON_LEVELS, axes
-from workbench.analysis.previews import previewed_epsilon
 from workbench.presets import find, presets
+from workbench.privacy.surface import epsilon_surface
 
 LAPTOP = Point.from_preset(find("laptop"))
 
@@ -50,7 +50,7 @@ def test_at_fixed_epochs_the_cells_take_the_steps_of_their_batch() -> None:
     sigma, batch = plane.axes.sigma[20], plane.axes.batch[35]
     steps = math.ceil(run.epochs * 18_792 / batch)
     assert plane.values[20, 35] == pytest.approx(
-        float(previewed_epsilon(sigma, batch / 18_792, steps, 1e-5)), rel=1e-6
+        float(epsilon_surface(sigma, batch / 18_792, steps, 1e-5)), rel=1e-6
     )
 
 
@@ -67,9 +67,7 @@ def spends_its_level(lines: Lines, point: Point) -> None:
     batch = axes(point).batch
     for level, sigma in zip(lines.levels, lines.sigma, strict=True):
         at = np.isfinite(sigma)
-        spent = previewed_epsilon(
-            sigma[at], batch[at] / point.dataset_size, point.steps, point.delta
-        )
+        spent = epsilon_surface(sigma[at], batch[at] / point.dataset_size, point.steps, point.delta)
         np.testing.assert_allclose(spent, level, rtol=0.03)
 
 

@@ -23,7 +23,7 @@ def test_stated_and_computed_stand_apart() -> None:
 
 def test_the_central_limit_stands_below_the_accountants_and_says_so() -> None:
     table = accountants(*RUN)
-    assert table.loc["PLD (default)", "ε"] == pytest.approx(privacy.epsilon(*RUN), abs=5e-4)
+    assert 0 <= table.loc["PLD (default)", "ε"] - privacy.epsilon(*RUN) <= 1e-3
     assert table["ε"].loc["RDP"] > table["ε"].loc["PRV"] > table["ε"].loc["PLD (default)"]
     assert table["ε"].loc["central limit"] < table["ε"].loc["PLD (default)"]
     assert "not a bound" in str(table.loc["central limit", "what it is"])

@@ -195,7 +195,7 @@ def test_a_certified_value_that_arrives_after_bad_input_does_not_pass_for_it(
     panel, asked = alone
     eventually(lambda: asked.questions)
     write(panel, "noise_multiplier", "0")
-    asked.questions[-1][1](Guarantee(5.0, 1e-5, "pld"))
+    asked.questions[-1][1](Guarantee(5.0, 1e-5, "pld", "poisson", "add_or_remove_one", "record"))
     assert "wb-stale" in panel.view.cards.value
     assert "Not used" in status(panel)
 
@@ -287,7 +287,7 @@ def test_a_configuration_pinned_too_early_is_certified_later(
     eventually(lambda: asked.questions)
     panel.view.pin.click()
     assert panel.pinned is not None
-    asked.questions[-1][1](Guarantee(5.032, 1e-5, "pld"))
+    asked.questions[-1][1](Guarantee(5.032, 1e-5, "pld", "poisson", "add_or_remove_one", "record"))
     assert panel.pinned.guarantee is not None
 
 

@@ -13,7 +13,7 @@ from workbench.privacy.surface import PREVIEW_ERROR
 
 LAPTOP = Point.from_preset(find("laptop"))
 READINGS = preview(LAPTOP)
-CERTIFIED = Guarantee(5.0320, 1e-5, "pld")
+CERTIFIED = Guarantee(5.0320, 1e-5, "pld", "poisson", "add_or_remove_one", "record")
 
 
 @pytest.mark.parametrize(
@@ -83,6 +83,6 @@ def test_provenance_tells_what_the_source_states() -> None:
 def test_comparison_puts_the_pinned_first_and_says_what_is_not_certified_yet() -> None:
     other = LAPTOP.changed(noise_multiplier=2.0)
     table = readouts.comparison((other, preview(other), None), (LAPTOP, READINGS, CERTIFIED))
-    assert "<td>5.04</td><td>not yet</td>" in table
+    assert "<td>5.04 (PLD)</td><td>not yet</td>" in table
     assert "<td>0.8</td><td>2</td>" in table
     assert "Press “Pin”" in readouts.comparison((LAPTOP, READINGS, None), None)

@@ -19,7 +19,7 @@ from workbench.runs.folder import metrics_row
 from workbench.runs.report import RunResult
 from workbench.training.plan import plan
 
-SPENT = Guarantee(2.0991, 1e-5, "pld")
+SPENT = Guarantee(2.0991, 1e-5, "pld", "poisson", "add_or_remove_one", "record")
 
 
 class Kept:
@@ -78,7 +78,9 @@ def test_an_early_end_says_why(reason: str, words: str):
 
 
 def test_the_twin_ends_without_a_claim():
-    words = said(ended(guarantee=Guarantee(math.inf, 1e-5, "pld")))
+    words = said(
+        ended(guarantee=Guarantee(math.inf, 1e-5, "pld", "poisson", "add_or_remove_one", "record"))
+    )
     assert "no ε holds" in words
     assert "Spent" not in words
 
@@ -101,7 +103,11 @@ def projected(
     epsilon: float = 5.0862, delta: float = 1e-5, changes: dict[str, Any] | None = None
 ) -> str:
     planned = plan(RunConfig().with_changes(changes or {}), 18_792)
-    return run_messages.projected(Projection(planned, Guarantee(epsilon, delta, "pld")))
+    return run_messages.projected(
+        Projection(
+            planned, Guarantee(epsilon, delta, "pld", "poisson", "add_or_remove_one", "record")
+        )
+    )
 
 
 def test_the_plan_names_everything_that_epsilon_means_nothing_without():

@@ -48,7 +48,7 @@ def test_a_step_is_shown_with_what_it_spent_at_most():
 
 
 def test_what_was_truly_spent_replaces_the_bound():
-    spent = Guarantee(2.0991, 1e-5, "pld")
+    spent = Guarantee(2.0991, 1e-5, "pld", "poisson", "add_or_remove_one", "record")
     ended = progress(report(0), report(1), phase="cancelled", spent=spent)
     assert card("ε spent", run_readouts.cards(ended, RunConfig(), 5.0)).startswith("2.100 of")
 

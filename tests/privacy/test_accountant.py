@@ -4,6 +4,7 @@ import csv
 import math
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
+from benchmarks.accountants import exact_epsilon
 from workbench import privacy
 from workbench.errors import InputError
-from workbench.privacy import Guarantee, accountant, pld
-from workbench.privacy.accountant import rounded_up
+from workbench.privacy import Guarantee, pld
+from workbench.privacy.written import rounded_up
 
 GOLDEN = Path(__file__).parents[2] / "data" / "published" / "accountant_golden.csv"
 
@@ -156,7 +158,7 @@ def test_delta_inverts_epsilon(sigma: float, rate: float, steps: int, epsilon: f
 def test_epsilon_settles_where_one_coarse_discretisation_is_five_times_off() -> None:
     """Tiny q and ε with one interval for all: .080, .024, .015 at 1e-3, 1e-4, 1e-5."""
     history = [(1.1, 2.62e-5, 38_147)]
-    coarse = pld.loss_distribution(history, interval=1e-3).get_epsilon_for_delta(1e-5)
+    coarse = pld.loss_distribution(history, interval=1e-3, delta=1e-5).epsilon(1e-5)
     assert coarse > 0.07
     assert privacy.epsilon(*history[0], 1e-5) == pytest.approx(0.01498, rel=0.01)
 
@@ -167,13 +169,12 @@ def test_rounding_of_fourier_transforms_cannot_lower_epsilon() -> None:
     At an interval of 9e-5 rounding pulls dp-accounting's ε to 1.665; inverting the characteristic
     function in a tilted measure, where nothing cancels, gives 1.71.
     """
-    assert 1.71 <= privacy.epsilon(0.614, 4.0802e-5, 100_000, 1.1e-10) <= 1.75
+    assert 1.71 <= privacy.epsilon(0.614, 4.0802e-5, 100_000, 1.1e-10) <= 1.72
 
 
-def test_where_rounding_exceeds_delta_the_renyi_bound_answers() -> None:
-    """A reading there was 1.2 % below the exact 0.5266; it must not be called certified."""
-    run = (0.876, 1.36e-4, 100_000, 1e-11)
-    assert privacy.epsilon(*run) == privacy.epsilon(*run, accountant="rdp") >= 0.5266
+def test_a_delta_below_all_rounding_is_resolved_too() -> None:
+    """dp-accounting's composition is 1.2 % below the exact 0.5266 here."""
+    assert 0.5266 <= privacy.epsilon(0.876, 1.36e-4, 100_000, 1e-11) <= 0.5275
 
 
 def test_truncated_poisson_needs_its_sizes_and_costs_at_least_poisson() -> None:
@@ -200,6 +201,49 @@ def test_fixed_size_batches_are_accounted_by_renyi_only() -> None:
     )
     # Replacing a record moves the sum by 2C where adding one moves it by C: more ε, not less.
     assert fixed > privacy.epsilon(1.0, 0.01, 100, 1e-5, accountant="rdp")
+
+
+@pytest.mark.parametrize(
+    ("rate", "size", "says"),
+    [
+        (0.004, 100, r"of 100 records that is 0.4, .* at least 1; give 1/100 = 0.01"),
+        (0.005, 100, r"sample_rate is 0.005"),
+        (0.025, 100, r"that is 2.5, .* give 3/100 = 0.03"),
+        (0.03, -5, "dataset_size is -5"),
+        (0.03, 0, "dataset_size is 0"),
+        (0.03, 100.5, "dataset_size is 100.5"),
+        (0.03, True, "dataset_size is True"),
+    ],
+)
+def test_fixed_size_batches_are_whole_records(rate: float, size: Any, says: str) -> None:
+    """Half a record rounded to none, whose ε was 0."""
+    fixed = {"accountant": "rdp", "sampling": "fixed_size", "dataset_size": size}
+    with pytest.raises(InputError, match=says):
+        privacy.epsilon(0.5, rate, 1000, 1e-5, **fixed)  # pyright: ignore
+    with pytest.raises(InputError, match=says):
+        privacy.compose([(0.5, 0.5, 1), (0.5, rate, 1000)], 1e-5, **fixed)  # pyright: ignore
+
+
+@pytest.mark.parametrize(("batch", "size"), [(3, 100), (1, 3), (7, 1_281_167), (100, 100)])
+def test_rates_of_whole_batches_are_accepted_to_within_rounding(batch: int, size: int) -> None:
+    value = privacy.epsilon(
+        2.0, batch / size, 10, 1e-5, accountant="rdp", sampling="fixed_size", dataset_size=size
+    )
+    assert value > 0
+
+
+@pytest.mark.parametrize("batch", [0, -3, 1.5])
+def test_truncated_batches_hold_at_least_one_record(batch: Any) -> None:
+    with pytest.raises(InputError, match=f"truncated_batch_size is {batch}"):
+        privacy.epsilon(
+            1.0,
+            0.01,
+            100,
+            1e-5,
+            sampling="truncated_poisson",
+            dataset_size=10_000,
+            truncated_batch_size=batch,
+        )
 
 
 def test_shuffling_is_refused_with_the_reason() -> None:
@@ -240,32 +284,28 @@ class TestPlantedBugs:
     def test_rounding_down_the_discretisation_is_caught(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real = pld.loss_distribution
+        real = pld.StepCurve.of
 
-        def optimistic(history: pld.History, **options: object) -> object:
-            return real([(s * 1.01, q, t) for s, q, t in history], **options)  # pyright: ignore
+        def optimistic(sigma: float, rate: float, batches: pld.Batches) -> pld.StepCurve:
+            return real(sigma * 1.01, rate, batches)
 
-        monkeypatch.setattr(pld, "loss_distribution", optimistic)
+        monkeypatch.setattr(pld.StepCurve, "of", optimistic)
         with pytest.raises(AssertionError):
             test_one_full_batch_step_is_the_gaussian_mechanism()
 
     def test_an_unrefined_discretisation_is_caught(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(pld, "_SETTLED", math.inf)
+        monkeypatch.setattr(pld, "_FIRST_SHARE", 100.0)
         with pytest.raises(AssertionError):
             test_epsilon_settles_where_one_coarse_discretisation_is_five_times_off()
 
-    def test_ignoring_rounding_is_caught(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(accountant, "rounding", lambda history: 0.0)
-        with pytest.raises(AssertionError):
-            test_rounding_of_fourier_transforms_cannot_lower_epsilon()
-
     def test_forgetting_to_compose_is_caught(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        real = pld.loss_distribution
+        real = pld._mechanism
 
-        def first_only(history: pld.History, **options: object) -> object:
-            return real(history[:1], **options)  # pyright: ignore
+        def first_only(history: pld.History, *rest: Any) -> object:
+            return real(history[:1], *rest)
 
-        monkeypatch.setattr(pld, "loss_distribution", first_only)
+        monkeypatch.setattr(pld, "_mechanism", first_only)
         with pytest.raises(AssertionError):
             test_composition_of_equal_parts_is_one_run()
 
@@ -289,7 +329,8 @@ def test_a_guarantee_is_never_rounded_down(value: float, shown: float) -> None:
     ],
 )
 def test_a_guarantee_in_words_is_rounded_up_too(epsilon: float, text: str) -> None:
-    assert str(Guarantee(epsilon, 1e-5, "pld")).startswith(f"ε = {text} at δ = 1e-05 (PLD")
+    stated = Guarantee(epsilon, 1e-5, "pld", "poisson", "add_or_remove_one", "record")
+    assert str(stated).startswith(f"ε = {text} at δ = 1e-05 (PLD")
 
 
 def test_what_opacus_cannot_follow_is_refused_in_a_sentence(
@@ -300,7 +341,39 @@ def test_what_opacus_cannot_follow_is_refused_in_a_sentence(
     def fails(*_: object, **__: object) -> float:
         raise RuntimeError("Discrete mean differs significantly\nfrom continuous mean.")
 
-    monkeypatch.setattr("opacus.accountants.PRVAccountant.get_epsilon", fails)
+    monkeypatch.setattr("opacus.accountants.PRVAccountant._get_dprv", fails)
     with pytest.raises(InputError, match=r"cannot follow these steps .*; choose 'pld'") as refusal:
         privacy.epsilon(1.0, 0.01, 100, 1e-5, accountant="prv")
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("sigma", "steps", "delta"), [(100.0, 10**4, 1e-12), (10_000.0, 10**5, 1e-10)]
+)
+def test_prv_is_refused_where_its_transforms_round_too_much(
+    sigma: float, steps: int, delta: float
+) -> None:
+    """It certified less than the closed form of the one Gaussian that this is."""
+    with pytest.raises(InputError, match=r"rounding may hide .* of δ.*; choose 'pld'"):
+        privacy.epsilon(sigma, 1.0, steps, delta, accountant="prv")
+
+
+def test_prv_is_never_below_the_closed_form() -> None:
+    for sigma, steps, delta in [(100.0, 10**4, 1e-5), (10.0, 1000, 1e-6), (1.0, 3, 1e-8)]:
+        exact = exact_epsilon(sigma, 1.0, steps, delta)
+        value = privacy.epsilon(sigma, 1.0, steps, delta, accountant="prv")
+        assert exact <= value <= exact + 0.03
+
+
+@pytest.mark.parametrize(
+    ("sigma", "rate", "steps"), [(0.5, 0.1, 10**4), (0.3, 0.01, 10**5), (0.05, 0.01, 1000)]
+)
+def test_prv_is_refused_before_it_takes_the_memory(
+    sigma: float, rate: float, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def built(*_: object, **__: object) -> None:
+        raise AssertionError("the grid was built")
+
+    monkeypatch.setattr("opacus.accountants.PRVAccountant._get_dprv", built)
+    with pytest.raises(InputError, match=r"its grid takes .* GiB and may take 1\); choose 'pld'"):
+        privacy.epsilon(sigma, rate, steps, 1e-5, accountant="prv")

@@ -70,6 +70,17 @@ def test_ceilings_rise_with_the_false_positive_rate_and_never_fall_below_guessin
         assert np.all(curve <= 1)
 
 
+@pytest.mark.parametrize(
+    ("sigma", "rate", "steps"), [(0.3, 1.0, 200), (0.3, 1.0, 10**6), (0.01, 0.5, 1000)]
+)
+def test_a_ceiling_where_nothing_is_hidden_is_1_and_a_number(
+    sigma: float, rate: float, steps: int
+) -> None:
+    """exp(−loss) overflows there, and the ceiling was NaN."""
+    ceiling = privacy.mechanism_ceiling(FPR, sigma, rate, steps)
+    assert np.all(ceiling[FPR > 0] >= 0.999)
+
+
 def test_bad_input_is_one_sentence() -> None:
     with pytest.raises(InputError, match="fpr"):
         privacy.gaussian_ceiling([1.5], 1.0)

@@ -11,10 +11,9 @@ from functools import lru_cache
 import numpy as np
 
 from workbench import privacy
-from workbench.analysis.previews import previewed_epsilon
 from workbench.analysis.settings import Hold, Point
 from workbench.presets import article_claims
-from workbench.privacy.surface import DOMAIN
+from workbench.privacy.surface import DOMAIN, epsilon_surface
 
 CELLS = 50
 EPSILON_LEVELS = (0.1, 0.3, 1, 2, 4, 8, 16, 32, 100)  # a preview cannot tell 0.01 from 0.02
@@ -95,7 +94,7 @@ def privacy_plane(point: Point) -> Plane:
 def _privacy_plane(axes: PlaneAxes, point: Point) -> Plane:
     rates = np.minimum(1.0, axes.batch / point.dataset_size)
     steps = point.steps_at(axes.batch)
-    values = previewed_epsilon(axes.sigma[:, None], rates, steps, point.delta)
+    values = epsilon_surface(axes.sigma[:, None], rates, steps, point.delta)
     return Plane(axes, values, _epsilon_lines(values, axes))
 
 
@@ -145,7 +144,7 @@ def budget_curve(point: Point) -> BudgetCurve:
     most = 10.0 ** math.ceil(math.log10(max(point.steps, 10)) + 0.5)
     most = max(float(point.steps), min(most, DOMAIN["steps"][1]))
     steps = np.unique(np.geomspace(1, most, _STEP_CELLS).round())
-    epsilon = previewed_epsilon(point.noise_multiplier, point.sample_rate, steps, point.delta)
+    epsilon = epsilon_surface(point.noise_multiplier, point.sample_rate, steps, point.delta)
     return BudgetCurve(steps, epsilon)
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from workbench import privacy
-from workbench.analysis.previews import previewed_epsilon
 from workbench.analysis.settings import Point
-from workbench.privacy import Guarantee
+from workbench.privacy import Guarantee, PrivacyTerms
+from workbench.privacy.surface import epsilon_surface
 
 FALSE_POSITIVE_RATES = np.geomspace(1e-6, 1.0, 61)
 
@@ -69,7 +69,7 @@ def preview(point: Point) -> Readings:
 def preview_epsilon(point: Point) -> float:
     """ε of ``point`` by the fast surface; NaN outside its domain."""
     return float(
-        previewed_epsilon(point.noise_multiplier, point.sample_rate, point.steps, point.delta)
+        epsilon_surface(point.noise_multiplier, point.sample_rate, point.steps, point.delta)
     )
 
 
@@ -89,8 +89,8 @@ def ceilings(epsilon: float, delta: float) -> Ceilings:
 
 def certify(point: Point) -> Iterator[Guarantee | np.ndarray]:
     """Yield the certified guarantee, then the mechanism's own ceiling at `FALSE_POSITIVE_RATES`."""
-    epsilon = privacy.epsilon(point.noise_multiplier, point.sample_rate, point.steps, point.delta)
-    yield Guarantee(epsilon, point.delta, "pld")
+    history = [(point.noise_multiplier, point.sample_rate, point.steps)]
+    yield privacy.guarantee(history, PrivacyTerms.of_training(point.delta))
     yield privacy.mechanism_ceiling(
         FALSE_POSITIVE_RATES, point.noise_multiplier, point.sample_rate, point.steps
     )

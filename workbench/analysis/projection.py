@@ -8,7 +8,7 @@ from workbench import corpora, privacy
 from workbench.config import RunConfig
 from workbench.corpora.counts import RecordCounts
 from workbench.corpora.tokens import refuse_without_template
-from workbench.privacy import Guarantee
+from workbench.privacy import Guarantee, PrivacyTerms
 from workbench.training.plan import Plan, plan
 
 
@@ -41,13 +41,10 @@ def project(config: RunConfig) -> Iterator[Projection]:
     Raises `InputError` for a corpus or a setting that training would refuse for the same reason.
     """
     config.model.directory()  # a path that is not there should not have to wait for Start
-    terms = config.privacy
+    terms = PrivacyTerms.of(config.privacy)
     records = corpora.load(config.corpus, seed=config.seed)
     if config.model.directory() is None:
         refuse_without_template(not records.are_chats)
     planned = plan(config, len(records.training))
-    epsilon = math.inf
-    if terms.private:
-        epsilon = privacy.compose(planned.history(), terms.delta, accountant=terms.accountant)
-    guarantee = Guarantee(epsilon, terms.delta, terms.accountant)
+    guarantee = privacy.guarantee(planned.history(), terms)
     yield Projection(planned, guarantee, records.counts)

@@ -14,7 +14,7 @@ import numpy as np
 from workbench import privacy
 from workbench.config import STAGES
 from workbench.presets import LAPTOP_RECORDS
-from workbench.privacy import Guarantee
+from workbench.privacy import Guarantee, PrivacyTerms
 from workbench.privacy.schedule import History, ScheduleKind, first_steps
 from workbench.privacy.surface import noise_multiplier_surface
 
@@ -76,11 +76,10 @@ class Plan:
 
 def spending(plan: Plan) -> Iterator[tuple[int, Guarantee]]:
     """Yield the certified guarantee of the whole run, then of its first sixth, third and so on."""
-    history = plan.history
+    history, terms = plan.history, PrivacyTerms.of_training(plan.delta)
     cuts = sorted({max(1, plan.steps * part // STAGES) for part in range(1, STAGES)})
     for steps in (plan.steps, *(cut for cut in cuts if cut < plan.steps)):
-        epsilon = privacy.compose(first_steps(history, steps), plan.delta)
-        yield steps, Guarantee(epsilon, plan.delta, "pld")
+        yield steps, privacy.guarantee(first_steps(history, steps), terms)
 
 
 def equal_constant_sigma(plan: Plan, epsilon: float) -> float:

@@ -12,10 +12,10 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from workbench.analysis.previews import previewed_sigma
 from workbench.config import LARGEST, LARGEST_COUNT
 from workbench.errors import InputError, positive, probability, whole
 from workbench.presets import Preset
+from workbench.privacy.surface import explain_noise_multiplier_surface
 
 LengthUnit = Literal["steps", "epochs"]
 HoldKind = Literal["nothing", "epsilon", "noise_batch_ratio"]
@@ -172,7 +172,7 @@ class Hold:
 
 def _sigma_for(point: Point, epsilon: float) -> float:
     """The previewed σ that spends ``epsilon``, rounded up to four digits."""
-    solved = previewed_sigma(epsilon, point.sample_rate, point.steps, point.delta)
+    solved = explain_noise_multiplier_surface(epsilon, point.sample_rate, point.steps, point.delta)
     if solved.reasons[()]:
         raise InputError(
             f"ε cannot be held at {epsilon:.3g} here because {solved.reasons[()]}; "

@@ -141,5 +141,4 @@ def main() -> None:
     own_output = os.dup(1)
     os.dup2(2, 1)  # whatever a library prints must not mix with the answers
     importlib.import_module("workbench.analysis")
-    importlib.import_module("dp_accounting.pld.privacy_loss_distribution")
     Server(sys.stdin.buffer, own_output).serve()

@@ -18,8 +18,8 @@ from workbench.panels.controls import DELTA, STYLE, Knob, status_html, status_li
 from workbench.panels.readouts import written_reading
 from workbench.panels.settling import Settling
 from workbench.privacy import Guarantee
-from workbench.privacy.accountant import rounded_up
 from workbench.privacy.schedule import ScheduleKind
+from workbench.privacy.written import rounded_up
 
 SETTLE_SECONDS = 0.15
 _KINDS = ("constant", "linear", "exponential", "step")

@@ -6,9 +6,9 @@ import math
 from workbench.analysis import Point, Readings
 from workbench.panels.controls import written
 from workbench.presets import Preset, article_claims
-from workbench.privacy import Guarantee
-from workbench.privacy.accountant import rounded_up
+from workbench.privacy import Guarantee, PrivacyTerms
 from workbench.privacy.surface import PREVIEW_ERROR
+from workbench.privacy.written import rounded_up
 
 NO_PREVIEW = "no preview for these settings; the certified value is on its way"
 
@@ -78,15 +78,12 @@ def written_reading(value: float) -> str:
 def _epsilon_card(point: Point, readings: Readings, guarantee: Guarantee | None) -> str:
     if guarantee is not None:
         value, badge = written_reading(rounded_up(guarantee.epsilon, 3)), "certified"
-        detail = f"{guarantee.accountant.upper()} accountant, rounded up"
+        detail = f"{guarantee.accountant_name} accountant, rounded up"
+        conditions = f"δ = {written(rounded_up(guarantee.delta, 3))}, {guarantee.conditions}"
     else:
         value, badge = written_reading(readings.epsilon), "preview"
         detail = PREVIEW_ERROR if math.isfinite(readings.epsilon) else NO_PREVIEW
-    terms = guarantee or Guarantee(readings.epsilon, point.delta, "pld")
-    conditions = (
-        f"δ = {written(terms.delta)}, {terms.sampling.replace('_', ' ')} sampling, "
-        f"{terms.neighbouring_relation.replace('_', ' ')} {terms.unit}"
-    )
+        conditions = f"δ = {written(point.delta)}, {PrivacyTerms.of_training(point.delta)}"
     return (
         f'<div class="wb-card wb-epsilon" data-state="{badge}">'
         f'<div><h4>Privacy loss ε <span class="wb-badge {badge}">{badge}</span></h4>'
@@ -140,10 +137,13 @@ def _facts(point: Point) -> str:
 
 
 def _column(point: Point, readings: Readings, guarantee: Guarantee | None) -> list[tuple[str, str]]:
-    certified = written_reading(rounded_up(guarantee.epsilon, 3)) if guarantee else "not yet"
+    certified = "not yet"
+    if guarantee:
+        value = written_reading(rounded_up(guarantee.epsilon, 3))
+        certified = f"{value} ({guarantee.accountant_name})"
     return [
         ("ε, preview", written_reading(readings.epsilon)),
-        ("ε, certified (PLD)", certified),
+        ("ε, certified", certified),
         ("δ", written(point.delta)),
         ("noise multiplier σ", written(point.noise_multiplier)),
         ("clipping norm C", written(point.max_grad_norm)),

@@ -9,6 +9,7 @@ from workbench.panels.controls import written
 from workbench.panels.follow import Progress, Run
 from workbench.panels.readouts import written_reading
 from workbench.panels.run_readouts import duration, shown_epsilon
+from workbench.privacy.written import rounded_up
 
 READY = "<b>Ready.</b> Start trains in the background; the kernel stays free for other cells."
 
@@ -31,9 +32,10 @@ def projected(projection: Projection) -> str:
     cut = "" if plan.whole else ", where the budget ends,"
     left_out = _told(projection.counts)
     warning = f" <b>Beware:</b> {html.escape(projection.warning)}" if projection.warning else ""
+    delta = written(rounded_up(guarantee.delta, 3))
     return _planned(
         f"<b>ε = {shown_epsilon(guarantee.epsilon)}</b> "
-        f'<span class="wb-badge certified">certified</span> at δ = {written(guarantee.delta)} for '
+        f'<span class="wb-badge certified">certified</span> at δ = {delta} for '
         f"{plan.steps:,} steps{cut} with σ = {sigma} and q = {batch}/{plan.dataset_size:,} "
         f"({_terms(str(guarantee))}).{warning}{left_out}"
     )

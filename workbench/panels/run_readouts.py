@@ -11,7 +11,7 @@ from workbench.config import RunConfig
 from workbench.panels.controls import written
 from workbench.panels.follow import Progress, no_metrics
 from workbench.panels.readouts import written_reading
-from workbench.privacy.accountant import written_epsilon
+from workbench.privacy.written import rounded_up, written_epsilon
 
 PRIVATE_NOTE = (
     "Live losses, batch sizes, gradient norms and noise to signal are computed on private records "
@@ -104,7 +104,7 @@ def _epsilon_card(progress: Progress | None, config: RunConfig, budget: float) -
     spent = exact if exact is not None else latest.epsilon if latest else math.nan
     bound = "" if exact is not None or not latest or latest.epsilon_exact else "≤ "
     plan = f"of {shown_epsilon(budget)} planned" if math.isfinite(budget) else ""
-    terms = f"certified, δ = {written(config.privacy.delta)}"
+    terms = f"certified, δ = {written(rounded_up(config.privacy.delta, 3))}"
     return _card("ε spent", f"{bound}{shown_epsilon(spent)}", plan, terms)
 
 

@@ -4,14 +4,9 @@ Certified values (`epsilon`, `compose`, …) come from published accountants; su
 previews that know where they hold.
 """
 
-from workbench.privacy.accountant import (
-    Guarantee,
-    compose,
-    delta,
-    epsilon,
-    written_epsilon,
-)
+from workbench.privacy.accountant import compose, delta, epsilon
 from workbench.privacy.calibration import max_steps, noise_multiplier, noise_scale, steps_within
+from workbench.privacy.guarantee import Guarantee, PrivacyTerms, guarantee, refuse_unaccounted
 from workbench.privacy.schedule import batch_schedule, history, noise_schedule
 from workbench.privacy.signal import article_nsr, noise_batch_ratio, update_noise_to_signal
 from workbench.privacy.surface import epsilon_surface, noise_multiplier_surface
@@ -22,9 +17,11 @@ from workbench.privacy.tradeoff import (
     mechanism_ceiling,
 )
 from workbench.privacy.tuning import composed_trials, random_trials
+from workbench.privacy.written import written_delta, written_epsilon
 
 __all__ = [
     "Guarantee",
+    "PrivacyTerms",
     "article_nsr",
     "batch_schedule",
     "compose",
@@ -35,6 +32,7 @@ __all__ = [
     "epsilon_surface",
     "gaussian_ceiling",
     "gaussian_mu",
+    "guarantee",
     "history",
     "max_steps",
     "mechanism_ceiling",
@@ -44,7 +42,9 @@ __all__ = [
     "noise_scale",
     "noise_schedule",
     "random_trials",
+    "refuse_unaccounted",
     "steps_within",
     "update_noise_to_signal",
+    "written_delta",
     "written_epsilon",
 ]

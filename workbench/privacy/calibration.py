@@ -1,4 +1,4 @@
-"""From a budget back to a noise multiplier or a number of steps, never overspending.
+"""From a privacy budget back to a noise multiplier or a number of steps, never overspending.
 
 >>> from workbench.privacy.accountant import epsilon
 >>> sigma = noise_multiplier(8.0, 0.01, 1000, 1e-5)
@@ -13,10 +13,11 @@ from scipy.optimize import root_scalar
 
 from workbench.config import Accountant
 from workbench.errors import InputError, positive
-from workbench.privacy.accountant import SMALLEST_SIGMA, compose, epsilon
+from workbench.privacy.accountant import SMALLEST_SIGMA, checked_history, compose, epsilon
 from workbench.privacy.schedule import first_steps
 
 _LARGEST_SIGMA = 1e6
+_MOST_STEPS = 10**8
 
 
 def noise_multiplier(
@@ -48,12 +49,17 @@ def noise_scale(
     ``history`` gives the shape of a schedule as ``[(noise_multiplier, sample_rate, steps), …]``;
     otherwise as `noise_multiplier`, which is this for a constant σ of 1.
     """
-    positive("target_epsilon", target_epsilon, remedy="choose a budget such as 8")
-    smallest = SMALLEST_SIGMA / min(sigma for sigma, _, _ in history)
+    target_epsilon = positive("target_epsilon", target_epsilon, remedy="choose a budget such as 8")
+    shape = checked_history(history)
+    smallest = SMALLEST_SIGMA / min((sigma for sigma, _, _ in shape), default=1.0)
+    known: dict[float, float] = {}
 
     def spent(scale: float) -> float:
-        scaled = [(scale * sigma, rate, steps) for sigma, rate, steps in history]
-        return compose(scaled, delta, accountant=accountant)
+        if scale not in known:
+            # A product may fall a rounding error below the least σ, which stands for it then.
+            scaled = [(max(scale * sigma, SMALLEST_SIGMA), rate, n) for sigma, rate, n in shape]
+            known[scale] = compose(scaled, delta, accountant=accountant)
+        return known[scale]
 
     low, high = smallest, max(1.0, smallest)
     while spent(high) > target_epsilon:
@@ -82,18 +88,17 @@ def steps_within(
     accountant: Accountant = "pld",
 ) -> int:
     """How many steps of ``history``, from its beginning, keep within the target; maybe all."""
-    positive("target_epsilon", target_epsilon, remedy="choose a budget such as 8")
+    target_epsilon = positive("target_epsilon", target_epsilon, remedy="choose a budget such as 8")
+    checked_history(history)
 
-    def within(steps: int) -> bool:
-        return compose(first_steps(history, steps), delta, accountant=accountant) <= target_epsilon
+    def spent(steps: int) -> float:
+        return compose(first_steps(history, steps), delta, accountant=accountant)
 
-    low, high = 0, sum(steps for _, _, steps in history)
-    if within(high):
+    high = sum(int(steps) for _, _, steps in history)
+    after = spent(high)
+    if after <= target_epsilon:
         return high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if within(middle) else (low, middle)
-    return low
+    return _last_within(spent, target_epsilon, (0, 0.0), (high, after))
 
 
 def max_steps(
@@ -108,24 +113,49 @@ def max_steps(
 
     Raises `InputError` if even 10⁸ steps stay within it.
     """
-    positive("target_epsilon", target_epsilon, remedy="choose a budget such as 8")
+    target_epsilon = positive("target_epsilon", target_epsilon, remedy="choose a budget such as 8")
 
-    def within(steps: int) -> bool:
-        spent = epsilon(noise_multiplier, sample_rate, steps, delta, accountant=accountant)
-        return spent <= target_epsilon
+    def spent(steps: int) -> float:
+        return epsilon(noise_multiplier, sample_rate, steps, delta, accountant=accountant)
 
-    low, high = 0, 1
-    while within(high):
-        low, high = high, high * 4
-        if low >= 10**8:
+    low, high = (0, 0.0), (1, spent(1))
+    while high[1] <= target_epsilon:
+        if high[0] >= _MOST_STEPS:
             raise InputError(
-                f"target_epsilon is {target_epsilon:g} but 1e8 steps stay within it; "
+                f"target_epsilon is {target_epsilon:g} but {_MOST_STEPS:g} steps stay within it; "
                 "lower the target or the noise."
             )
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if within(middle) else (low, middle)
-    return low
+        more = min(high[0] * 16, _MOST_STEPS)
+        low, high = high, (more, spent(more))
+    return _last_within(spent, target_epsilon, low, high)
+
+
+def _last_within(
+    spent: Callable[[int], float],
+    target: float,
+    low: tuple[int, float],
+    high: tuple[int, float],
+) -> int:
+    """Steps within the target, one more of which exceeds it, between two pairs of steps and ε.
+
+    ε is nearly a power of the steps, so a straight line between logarithms comes close at once; as
+    it comes from one side only, every second guess is the middle.
+    """
+    (within, least), (beyond, most) = low, high
+    by_line = True
+    while beyond - within > 1:
+        guess = (within + beyond) // 2
+        if by_line and 0 < least < target < most < math.inf:
+            slope = math.log(beyond / within) / math.log(most / least)
+            guess = math.floor(within * (target / least) ** slope)
+        by_line = not by_line
+        guess = min(max(guess, within + 1), beyond - 1)
+        value = spent(guess)
+        if value <= target:
+            within, least = guess, value
+        else:
+            beyond, most = guess, value
+    return within
 
 
 def _rounded_up_within(sigma: float, within: Callable[[float], bool]) -> float:

@@ -17,7 +17,7 @@ from itertools import groupby
 import numpy as np
 
 from workbench.config import STAGES, ScheduleKind
-from workbench.errors import InputError, positive, whole
+from workbench.errors import InputError, number, positive, whole
 
 Runs = list[tuple[float, int]]
 History = list[tuple[float, float, int]]  # (noise_multiplier, sample_rate, steps)
@@ -49,6 +49,7 @@ def history(noise: Runs, batch: Runs, *, dataset_size: int) -> History:
     Raises `InputError` if they differ in length or a batch is larger than the data set.
     """
     dataset_size = whole("dataset_size", dataset_size, least=1, remedy="give the record count")
+    noise, batch = _checked("noise", noise), _checked("batch", batch)
     ends_noise, ends_batch = _ends(noise), _ends(batch)
     if ends_noise[-1:] != ends_batch[-1:]:
         raise InputError(
@@ -126,6 +127,24 @@ def _plateaus(
     return _joined(
         [(float(v), int(n)) for v, n in zip(values, np.diff(edges), strict=True) if n > 0]
     )
+
+
+def _checked(name: str, runs: Runs) -> Runs:
+    try:
+        pairs = [(value, count) for value, count in runs]
+    except (TypeError, ValueError):
+        raise InputError(
+            f"The {name} schedule holds something that is not (value, steps); give one such pair "
+            "for each plateau."
+        ) from None
+    remedy = f"make it with {name}_schedule"
+    return [
+        (
+            number(f"A value of the {name} schedule", value, remedy=remedy),
+            whole(f"A plateau of the {name} schedule", count, least=1, remedy=remedy),
+        )
+        for value, count in pairs
+    ]
 
 
 def _joined(runs: Runs) -> Runs:

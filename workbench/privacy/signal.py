@@ -72,7 +72,12 @@ def article_nsr(
 
 def _require_positive(**values: Number) -> None:
     for name, value in values.items():
-        array = np.asarray(value, dtype=float)
+        try:
+            array = np.asarray(value, dtype=float)
+        except (TypeError, ValueError, OverflowError):
+            raise InputError(
+                f"{name} is {value!r} but must hold numbers; give one or many."
+            ) from None
         if not np.all(np.isfinite(array) & (array > 0)):
             raise InputError(
                 f"{name} is {array.min():g} but must be a finite number above 0; enter one."

@@ -69,7 +69,7 @@ def epsilon_surface(
     """ε of Poisson-subsampled DP-SGD, previewed; the arguments broadcast against one another.
 
     Args: σ > 0; q in (0, 1]; whole steps ≥ 1; δ in (0, 1).
-    Returns: float64 array of the common shape, within 1 % or 0.01 of dp-accounting's PLD or NaN;
+    Returns: float64 array of the common shape, within 1 % or 0.01 of the certified PLD or NaN;
         `explain_epsilon_surface` says why NaN.
     Raises: InputError on a value out of range or shapes that do not broadcast.
     """
@@ -133,7 +133,7 @@ def _broadcast(**given: ArrayLike) -> dict[str, np.ndarray]:
 def _checked(name: str, value: ArrayLike) -> np.ndarray:
     try:
         array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"{name} is {value!r} but must hold numbers; give one or many.") from None
     if name == "steps":
         bad = ~(np.isfinite(array) & (array >= 1) & (array == np.floor(array)))

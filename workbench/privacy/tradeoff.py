@@ -10,7 +10,6 @@ array([0.65])
 """
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,10 +19,7 @@ from scipy.stats import norm
 
 from workbench.errors import InputError, positive, probability
 from workbench.privacy.accountant import checked_history
-from workbench.privacy.pld import settled
-
-if TYPE_CHECKING:
-    from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
+from workbench.privacy.pld import delta_curve, settled_epsilon
 
 
 def epsilon_delta_ceiling(fpr: ArrayLike, epsilon: float, delta: float) -> np.ndarray:
@@ -68,30 +64,27 @@ def mechanism_ceiling(
 ) -> np.ndarray:
     """The ceiling of the mechanism itself: the lowest of all its (ε, δ(ε)) lines.
 
-    TPR ≤ min over ε of e^ε·FPR + δ(ε), with δ(ε) from the privacy loss distribution of
-    dp-accounting (pessimistic), for ε of either sign (Dong et al. 2022, Proposition 2.12), the
-    worse of adding and removing the record.
+    TPR ≤ min over ε of e^ε·FPR + δ(ε), with δ(ε) from the privacy loss distribution (an upper
+    bound), for ε of either sign (Dong et al. 2022, Proposition 2.12), the worse of adding and
+    removing the record.
     """
     rates = _rates(fpr)
     history = checked_history([(noise_multiplier, sample_rate, steps)])
     if not history:
         return rates
-    finest: list[PrivacyLossDistribution] = []
-
-    def reading(distribution: "PrivacyLossDistribution") -> float:
-        finest[:] = [distribution]
-        return float(distribution.get_epsilon_for_delta(1e-6))
-
-    settled(reading, history, delta=1e-6)
-    reach = max(1.0, finest[0].get_epsilon_for_delta(1e-10))
+    reach = max(1.0, settled_epsilon(history, 1e-10).value)
     levels = np.linspace(-reach, reach, 1001)
-    deltas = np.asarray(finest[0].get_delta_for_epsilon(levels.tolist()))
-    lines = rates[..., None] * np.exp(np.minimum(levels, 700)) + deltas
+    lines = rates[..., None] * np.exp(np.minimum(levels, 700)) + delta_curve(history, levels)
     return np.clip(lines.min(axis=-1), rates, 1)
 
 
 def _rates(fpr: ArrayLike) -> np.ndarray:
-    rates = np.asarray(fpr, dtype=float)
+    try:
+        rates = np.asarray(fpr, dtype=float)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(
+            f"fpr is {fpr!r} but must hold numbers; give false positive rates."
+        ) from None
     if not np.all((rates >= 0) & (rates <= 1)):
         raise InputError("fpr has a value outside [0, 1]; give false positive rates.")
     return rates

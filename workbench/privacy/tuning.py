@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from workbench.config import Accountant
-from workbench.errors import InputError, probability, whole
-from workbench.privacy.accountant import checked_history, compose, rdp_of_best
+from workbench.errors import InputError, number, probability, whole
+from workbench.privacy._renyi import best_of_trials
+from workbench.privacy.accountant import checked_history, compose
 
 TrialCount = Literal["geometric", "poisson", "logarithmic"]
 _SHAPES: dict[TrialCount, float] = {
@@ -32,7 +33,7 @@ def composed_trials(
 ) -> float:
     """ε of ``trials`` runs of the same history, all of them published: plain composition."""
     trials = whole("trials", trials, least=1, remedy="count the runs you tuned with")
-    repeated = [(sigma, rate, steps * trials) for sigma, rate, steps in history]
+    repeated = [(sigma, rate, steps * trials) for sigma, rate, steps in checked_history(history)]
     return compose(repeated, delta, accountant=accountant)
 
 
@@ -51,12 +52,18 @@ def random_trials(
     with ``composed_trials(..., accountant="rdp")``; it may exceed the PLD's composition.
     """
     probability("delta", delta, remedy="choose one well below 1/N, such as 1e-5")
+    if not isinstance(distribution, str) or distribution not in _SHAPES:
+        raise InputError(
+            f"distribution is {distribution!r} but must be one of {', '.join(_SHAPES)}; choose one."
+        )
     least = 0.0 if distribution == "poisson" else 1.0
+    mean_trials = number("mean_trials", mean_trials, remedy="say how many runs to expect")
     if not (math.isfinite(mean_trials) and mean_trials > least):
         raise InputError(
             f"mean_trials is {mean_trials:g} but must be finite and above {least:g} for a "
             f"{distribution} number of trials; expect more runs."
         )
-    return rdp_of_best(
-        checked_history(history), delta, mean=mean_trials, shape=_SHAPES[distribution]
-    )
+    checked = checked_history(history)
+    if not checked:
+        return 0.0
+    return best_of_trials(checked, delta, mean=mean_trials, shape=_SHAPES[distribution])

@@ -11,7 +11,6 @@ or a crash, and the hash of each checkpoint's ``state.json``, so that no number 
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -23,7 +22,7 @@ from typing import Any, Literal, Self
 from workbench import privacy
 from workbench.config import Accountant, NeighbouringRelation, Sampling
 from workbench.errors import InputError
-from workbench.privacy import Guarantee
+from workbench.privacy import Guarantee, PrivacyTerms
 from workbench.privacy.schedule import History
 from workbench.runs.lock import hold
 
@@ -49,22 +48,20 @@ class Terms:
     expected_batch_size: int
     corpus_digest: str | None = None
 
-    def guarantee(self, history: History) -> Guarantee:
-        """The certified guarantee of a ``history`` of (σ, q, steps) under these terms.
-
-        Steps without noise, of a run that is not private, make ε infinite.
-        """
-        private = all(sigma > 0 for sigma, _, _ in history)
-        return Guarantee(
-            epsilon=privacy.compose(history, self.delta, accountant=self.accountant)
-            if private
-            else math.inf,
+    @property
+    def privacy(self) -> PrivacyTerms:
+        """Those of them that a guarantee states."""
+        return PrivacyTerms(
             delta=self.delta,
             accountant=self.accountant,
             sampling=self.sampling,
             neighbouring_relation=self.neighbouring_relation,
             unit=self.unit,
         )
+
+    def guarantee(self, history: History) -> Guarantee:
+        """The certified guarantee of a ``history`` of (σ, q, steps); see `privacy.guarantee`."""
+        return privacy.guarantee(history, self.privacy)
 
 
 class Ledger:

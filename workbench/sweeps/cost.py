@@ -9,13 +9,12 @@ drawn at random see `privacy.random_trials`.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 from typing import Any, Self
 
 from workbench import privacy
 from workbench.config import PrivacyConfig, RunConfig
-from workbench.privacy import Guarantee
+from workbench.privacy import Guarantee, PrivacyTerms
 from workbench.privacy.schedule import History
 from workbench.runs.folder import LEDGER
 from workbench.runs.ledger import read
@@ -43,7 +42,7 @@ class SweepCost:
         """The cost that `as_dict` wrote, as in the "privacy" of `read_sweep`."""
         counts = {name: values[name] for name in _COUNTS}
         spent = {name: value for name, value in values.items() if name not in _COUNTS}
-        return cls(Guarantee(**spent), **counts)
+        return cls(Guarantee.from_dict(spent), **counts)
 
     def as_dict(self) -> dict[str, Any]:
         """Its fields, and those of the guarantee beside them."""
@@ -82,10 +81,8 @@ def composed(
     splits = {_split(config) for config in configs}
     histories = list(histories)
     steps = [part for history in histories for part in history]
-    private = all(sigma > 0 for sigma, _, _ in steps)
-    epsilon = privacy.compose(steps, terms.delta, accountant=terms.accountant) if private else inf
     return SweepCost(
-        guarantee=Guarantee(epsilon, terms.delta, terms.accountant),
+        guarantee=privacy.guarantee(steps, PrivacyTerms.of(terms)),
         runs=len(histories),
         steps=sum(count for _, _, count in steps),
         splits=len(splits),

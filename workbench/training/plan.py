@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from workbench import privacy
 from workbench.config import PrivacyConfig, RampConfig, RunConfig
 from workbench.errors import InputError
+from workbench.privacy import PrivacyTerms, refuse_unaccounted
 from workbench.privacy.accountant import checked_history
 from workbench.privacy.schedule import (
     History,
@@ -77,10 +78,12 @@ def plan(config: RunConfig, dataset_size: int) -> Plan:
     """The plan of ``config`` for ``dataset_size`` training records.
 
     A target ε becomes the σ that just keeps within it, ``max_epsilon`` an earlier end. Raises
-    `InputError` if a batch is larger than the data set, the budget allows no step at all, or the
-    accountant cannot follow the plan.
+    `InputError` for terms that are not those of training, if a batch is larger than the data set,
+    the budget allows no step at all, or the accountant cannot follow the plan.
     """
     terms, shape = config.privacy, config.schedule
+    if terms.private:
+        refuse_unaccounted(PrivacyTerms.of(terms))
     config.sample_rate(dataset_size)  # refuses a batch larger than the data set
     steps = config.steps(dataset_size)
     if terms.clipping == "adaptive" and shape.max_grad_norm.kind != "constant":

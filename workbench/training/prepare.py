@@ -10,10 +10,11 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench import corpora
-from workbench.config import PrivacyConfig, RunConfig
+from workbench.config import RunConfig
 from workbench.corpora import Encoded, RecordCounts, Records
 from workbench.corpora.tokens import IGNORED, refuse_without_template
 from workbench.errors import InputError
+from workbench.privacy import PrivacyTerms, refuse_unaccounted
 from workbench.runs.ledger import Terms
 from workbench.training import models
 from workbench.training.plan import Plan, plan
@@ -71,7 +72,8 @@ def prepare(config: RunConfig) -> Prepared:
 
     Raises `InputError`, before anything is written, for whatever cannot be run as asked.
     """
-    _refuse_unaccounted(config.privacy)
+    if config.privacy.private:
+        refuse_unaccounted(PrivacyTerms.of(config.privacy))
     device = _device(config.runtime.device)
     records = corpora.load(config.corpus, seed=config.seed)
     settled = plan(config, len(records.training))
@@ -107,22 +109,6 @@ def prepare(config: RunConfig) -> Prepared:
         randomness=randomness(config, device, starts_from),
         corpus=corpus_hash(config, records, tokenizer, training, heldout),
     )
-
-
-def _refuse_unaccounted(config: PrivacyConfig) -> None:
-    if not config.private:
-        return
-    if config.sampling != "poisson":
-        raise InputError(
-            f"privacy.sampling is {config.sampling!r} but training draws Poisson batches, and its "
-            "ε would not be that of another scheme; set it to 'poisson'."
-        )
-    if config.neighbouring_relation != "add_or_remove_one":
-        raise InputError(
-            f"privacy.neighbouring_relation is {config.neighbouring_relation!r} but clipping to C "
-            "bounds what adding or removing one record does, replacing one moves the sum by up to "
-            "2C; set it to 'add_or_remove_one'."
-        )
 
 
 def _device(name: str) -> torch.device:
