@@ -6,10 +6,10 @@ previews that know where they hold.
 
 from workbench.privacy.accountant import compose, delta, epsilon
 from workbench.privacy.calibration import max_steps, noise_multiplier, noise_scale, steps_within
-from workbench.privacy.guarantee import Guarantee, PrivacyTerms, guarantee, refuse_unaccounted
 from workbench.privacy.schedule import batch_schedule, history, noise_schedule
 from workbench.privacy.signal import article_nsr, noise_batch_ratio, update_noise_to_signal
 from workbench.privacy.surface import epsilon_surface, noise_multiplier_surface
+from workbench.privacy.terms import Guarantee, PrivacyTerms, guarantee, refuse_unaccounted
 from workbench.privacy.tradeoff import (
     epsilon_delta_ceiling,
     gaussian_ceiling,
