@@ -387,6 +387,7 @@ PLANTS: list[tuple[Plant, Check]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("plant", "check"), PLANTS, ids=[f"{p.__name__}-{c.__name__}" for p, c in PLANTS]
 )

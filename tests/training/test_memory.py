@@ -111,6 +111,7 @@ def test_the_prediction_is_what_is_allocated(shape: PretrainedConfig, changes: d
     assert predict_memory(config, shape).total == pytest.approx(measured, rel=0.05)
 
 
+@pytest.mark.slow
 def test_batches_contexts_and_widths_count():
     usual = predict_memory(BASE, LLAMA).total
     for more in ({"runtime__physical_batch_size": 12}, {"corpus__record_tokens": 48}):
@@ -193,6 +194,7 @@ def test_adapters_of_peft_are_counted():
     assert adapted.optimizer == 2 * 4 * 2 * 4 * (64 + 64) + 4 * 4
 
 
+@pytest.mark.slow
 def test_what_fits_is_the_largest_that_does():
     room = 0.015
     table = what_fits(

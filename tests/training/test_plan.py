@@ -68,6 +68,7 @@ def test_a_budget_that_is_not_met_changes_nothing() -> None:
     assert _plan(privacy__max_epsilon=100.0) == _plan()
 
 
+@pytest.mark.slow
 def test_parts_of_a_history_make_the_whole() -> None:
     settled = _plan(**RAMPS)
     for cut in (0, 1, 13, 20, 40):

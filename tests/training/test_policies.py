@@ -32,6 +32,7 @@ def test_budget_and_expected_records_are_the_constant_runs(policy: Policy) -> No
     assert sum(steps for _, _, steps in history) == 90
 
 
+@pytest.mark.slow
 def test_each_policy_moves_what_its_name_says() -> None:
     def ends(policy: Policy) -> tuple[float, float]:
         history = plan(with_policy(BASE, policy), N).history()
