@@ -1,5 +1,6 @@
 """Rows that all records share, rows that are made of the records, and layers that run again."""
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 
@@ -244,3 +245,22 @@ def test_dropout_is_drawn_alike_in_every_pass() -> None:
             )
         )
     assert (sums[0] - sums[1]).norm() <= 1e-5 * sums[1].norm()
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_nothing_of_a_pass_outlives_the_call(family: str) -> None:
+    """No tensor is left behind, nor held by a circle until the next collection of garbage."""
+    model = decoder(family)
+
+    def tensors() -> int:
+        return sum(issubclass(type(held), Tensor) for held in gc.get_objects())
+
+    losses_of_the_model = losses(model)
+    gc.collect()
+    gc.disable()
+    try:
+        before = tensors()
+        clipped_gradient_sum(model, losses_of_the_model, max_grad_norm=1)
+        assert tensors() == before
+    finally:
+        gc.enable()
