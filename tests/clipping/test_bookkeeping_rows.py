@@ -1,5 +1,6 @@
 """Rows that all records share, rows that are made of the records, and layers that run again."""
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 
@@ -244,3 +245,23 @@ def test_dropout_is_drawn_alike_in_every_pass() -> None:
             )
         )
     assert (sums[0] - sums[1]).norm() <= 1e-5 * sums[1].norm()
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_nothing_of_a_pass_outlives_the_call(family: str) -> None:
+    """No activation is left behind, nor held by a circle until garbage is collected."""
+    model = decoder(family)
+
+    def activations() -> int:
+        tensors = (held for held in gc.get_objects() if issubclass(type(held), Tensor))
+        return sum(held.ndim == 3 and held.shape[:2] == (4, 9) for held in tensors)
+
+    losses_of_the_model = losses(model)
+    gc.collect()
+    gc.disable()
+    try:
+        before = activations()
+        clipped_gradient_sum(model, losses_of_the_model, max_grad_norm=1)
+        assert activations() == before
+    finally:
+        gc.enable()

@@ -23,6 +23,7 @@ from workbench.clipping.bookkeeping.rounding import (
     Measure,
     rounded_down,
     squared_norms,
+    unsure,
     widest,
 )
 
@@ -65,7 +66,7 @@ class Book:
         for parameter, found in measures.items():
             doubtful = found.rounding > INEXACT * total.sqrt()
             doubtful |= found.square_rounding > INEXACT * total
-            for index in doubtful.nonzero()[:, 0].tolist():
+            for index in unsure(~doubtful):
                 self._form(parameter, index, found)
         measures = list(measures.values())
         total = self._total([m.squares for m in measures])

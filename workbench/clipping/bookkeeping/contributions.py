@@ -143,8 +143,8 @@ class Rows:
         batch = len(self.indices)
         records = torch.arange(batch, device=self.indices.device)[:, None]
         keys = (self.indices + records * self.height).flatten()
-        places, inverse = torch.unique(keys, return_inverse=True)
-        if len(places) == len(keys):
+        places, inverse, counts = torch.unique(keys, return_inverse=True, return_counts=True)
+        if not (counts > 1).any():
             return self
         rows = self.values.new_zeros(len(places), self.values.shape[2])
         rows.index_add_(0, inverse, self.values.flatten(0, 1))

@@ -195,8 +195,8 @@ def _with_copies(recorder: "Recorder", layer: Layer, /, *args: Any, **kwargs: An
 
 def _same(layer: Layer, copies: dict[str, Tensor], /, *args: Any, **kwargs: Any) -> bool:
     # A layer inside a checkpoint is run again later, without this check: what the check saves for
-    # its own backward pass must not be counted there.
-    with saved_tensors_hooks(lambda saved: saved, lambda saved: saved):
+    # its own backward pass must not be counted there. Detached, or an output would hold itself.
+    with saved_tensors_hooks(lambda saved: saved.detach(), lambda saved: saved):
         plain = layer.run_unfollowed(*args, **kwargs)
         if not isinstance(plain, Tensor):
             return False

@@ -70,7 +70,15 @@ class Passes:
         provenance = Provenance(self.model) if self.try_out or close else None
         if provenance and habits.shared and self.plain is None:
             self._run_plainly()
-        with Recorder(self.layers, habits, self.batch, provenance) as recorder:
+        recorder = Recorder(self.layers, habits, self.batch, provenance)
+        try:
+            return self._recorded(recorder, provenance)
+        finally:
+            recorder.forget()
+
+    def _recorded(self, recorder: Recorder, provenance: Provenance | None) -> Book | None:
+        habits = self.habits
+        with recorder:
             losses = self._losses(recorder, provenance)
             if losses is None:
                 return None
@@ -139,8 +147,8 @@ class Passes:
         plain, found = (x.detach().to(widest(x.device)) for x in (self.plain, losses))
         narrow = torch.bfloat16 if recorder.is_narrow else losses.dtype
         rounding = torch.finfo(narrow).eps ** 0.5
-        off = (plain - found).abs() > rounding * (plain.abs() + plain.abs().mean())
-        if (off & plain.isfinite()).any():
+        within = (plain - found).abs() <= rounding * (plain.abs() + plain.abs().mean())
+        if not (within | ~plain.isfinite()).all():
             raise _not_repeated(recorder, "the losses change")
 
     def _learn(self, strangers: list[Tap], recorder: Recorder) -> None:

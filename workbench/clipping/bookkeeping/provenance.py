@@ -64,7 +64,7 @@ def counts_up(tensor: Tensor) -> bool:
         return False
     numbers = tensor.flatten()
     steps = torch.arange(len(numbers), device=numbers.device, dtype=numbers.dtype)
-    return torch.equal(numbers, numbers[0] + steps)
+    return bool((numbers == numbers[0] + steps).all())
 
 
 def _tensors(values: object) -> Iterator[Tensor]:

@@ -70,6 +70,11 @@ class Recorder:
             else:
                 del vars(layer.module)["forward"]
 
+    def forget(self) -> None:
+        """Let go of autograd's graph, whose hooks hold this recorder: else both would stay."""
+        for tap in (*self.taps, *self.left_alone):
+            tap.node = tap.source = None
+
     def uneven(self) -> list[Tap]:
         """The taps whose rows cannot be the records."""
         return [
@@ -183,8 +188,8 @@ class Recorder:
             tensor = tensor.requires_grad_().clone()
         tap = Tap(layer, signature, tensor.shape, uses, can_be_shared, only_looks=uses is None)
         tap.is_copy = is_copy
-        tap.node, tap.source = tensor.grad_fn, None if source is None else source.grad_fn
         if self._arrived is None:
+            tap.node, tap.source = tensor.grad_fn, None if source is None else source.grad_fn
             self.taps.append(tap)
         if tensor.grad_fn is None:
             tensor.register_hook(lambda gradient: self._arrives(tap, gradient))

@@ -62,7 +62,6 @@ def unit_of_products(dtype: torch.dtype) -> float:
 def squared_norms(gradients: Tensor | Sequence[Tensor]) -> Tensor:
     """Squared norms (batch,) of (batch, …), or of matrices one by one, in the widest type."""
     if isinstance(gradients, Tensor):
-        gradients = gradients.reshape(len(gradients), gradients[:1].numel())
         return squares(norms_of_pieces(gradients), gradients)
     return squares(torch.stack([norms_of_pieces(one[None])[0] for one in gradients]), gradients)
 
@@ -84,10 +83,15 @@ def squares(norms: Tensor, gradients: Tensor | Sequence[Tensor]) -> Tensor:
     dtype = widest(norms.device)
     found = vector_norm(norms.to(dtype), dim=1).square_()
     if norms.dtype != dtype:
-        doubtful = (found <= _LEAST) | ~(found < _MOST)
-        for index in doubtful.nonzero()[:, 0].tolist():
+        sure = (found > _LEAST) & (found < _MOST)
+        for index in unsure(sure):
             found[index] = vector_norm(gradients[index].to(dtype)).square_()
     return found
+
+
+def unsure(sure: Tensor) -> list[int]:
+    """The places of what is not true, (batch,); where all is, numbers alone are asked for."""
+    return [] if sure.all() else (~sure).nonzero()[:, 0].tolist()
 
 
 def rounded_down(factors: Tensor, dtype: torch.dtype) -> Tensor:
