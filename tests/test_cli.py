@@ -97,7 +97,7 @@ def test_whatever_stops_a_command_is_one_line(
     def stop(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(privacy, "epsilon", stop)
+    monkeypatch.setattr(privacy, "guarantee", stop)
     monkeypatch.delenv("WORKBENCH_DEBUG", raising=False)
     result = run("epsilon", "--noise-multiplier", "1", *MECHANISM)
     assert (result.exit_code, result.stdout) == (status, "")
@@ -109,7 +109,7 @@ def test_a_traceback_is_there_for_whoever_asks(monkeypatch: pytest.MonkeyPatch) 
     def stop(*_: object, **__: object) -> None:
         raise KeyError
 
-    monkeypatch.setattr(privacy, "epsilon", stop)
+    monkeypatch.setattr(privacy, "guarantee", stop)
     monkeypatch.setenv("WORKBENCH_DEBUG", "1")
     result = run("epsilon", "--noise-multiplier", "1", *MECHANISM)
     assert isinstance(result.exception, KeyError)

@@ -41,7 +41,8 @@ def test_tpr_at_is_the_step_at_the_largest_rate_within(
     members: np.ndarray, nonmembers: np.ndarray, fpr: float
 ):
     curve = roc(members, nonmembers)
-    within = [t for f, t in zip(curve.fpr, curve.tpr, strict=True) if f <= fpr]
+    allowed = fpr + 2e-9  # what a rate may have lost by rounding, far below one record
+    within = [t for f, t in zip(curve.fpr, curve.tpr, strict=True) if f <= allowed]
     assert curve.tpr_at(fpr) == max(within)
 
 

@@ -1,8 +1,6 @@
 """The clipped sum, against its definition, and the sensitivity that the noise is calibrated to."""
 
-import re
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -321,35 +319,6 @@ def test_no_record_gives_a_sum_of_zeros(untied: Build, engine: str) -> None:
         n: p.shape for n, p in model.named_parameters()
     }
     assert not _flat(clipped).any()
-
-
-@pytest.mark.parametrize("records", [3, 0])
-def test_the_loop_of_the_readme_takes_a_step_of_any_batch(tiny: Build, records: int) -> None:
-    """Of an empty one, too, on a decoder that does not run on nothing: by noise alone."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    (program,) = re.findall(r"```python\n([^`]*clipped_gradient_sum.*?)```", readme, re.DOTALL)
-    model, taken = tiny(), []
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    optimizer.register_step_post_hook(lambda *_: taken.append(1))
-    tokens, labels = _records(records)
-    given = {
-        "torch": torch,
-        "model": model,
-        "batch": tokens,
-        "losses": lambda model, batch: models.record_losses(model, batch, labels),
-        "sigma": 0.5,
-        "expected_batch_size": 2,
-        "optimizer": optimizer,
-    }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        exec(program, given)
-    assert taken == [1]
-    clipped = given["clipped"]
-    assert isinstance(clipped, ClippedSum)
-    released = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-    noise = 2 * released - _flat(clipped)
-    assert float(noise.std()) == pytest.approx(0.5, rel=0.1)  # of some thousand numbers
 
 
 @pytest.mark.parametrize("engine", ENGINES)

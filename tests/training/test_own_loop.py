@@ -4,6 +4,7 @@ import copy
 import doctest
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -398,3 +399,22 @@ def test_two_processes_add_up_once_and_add_noise_once(tmp_path: Path) -> None:
     record = ledger_module.read(tmp_path / "ledger.jsonl")
     assert record.steps == one["steps"] == 1
     assert record.guarantee().epsilon == one["epsilon"]
+
+
+def test_the_loop_of_the_readme_runs_and_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n([^`]*PrivateSteps.*?)```", readme, re.DOTALL)
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Linear(8, 3)
+    before = model.weight.detach().clone()
+    given = {
+        "model": model,
+        "x": torch.randn(200, 8, generator=generator),
+        "y": torch.randint(3, (200,), generator=generator),
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+    }
+    exec(program, given)
+    expected = privacy.epsilon(1.0, 64 / 200, 300, 1e-5)
+    assert given["private"].guarantee().epsilon == expected
+    assert capsys.readouterr().out.startswith(f"ε = {privacy.written_epsilon(expected)} at δ")
+    assert not torch.equal(model.weight, before)

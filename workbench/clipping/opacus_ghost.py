@@ -158,7 +158,7 @@ def _norms_in_float64(
     if type(module) is nn.Linear and name == "bias":
         return vector_norm(positions.sum(1), dim=1)
     if type(module) is nn.Embedding:
-        return Rows(x.flatten(1), positions, len(module.weight)).squared_norms().sqrt()
+        return Rows(x.flatten(1), positions, len(module.weight)).merged().squared_norms().sqrt()
     return told
 
 
