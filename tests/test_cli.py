@@ -86,7 +86,11 @@ def test_bad_input_is_one_line_on_standard_error_with_status_2(
         (RuntimeError("two\nlines"), 1, "two lines"),
         (MemoryError(), 1, "not enough memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, "not enough memory"),
-        (OSError(28, "No space left on device", "a/b"), 1, "No space left on device: a/b"),
+        (
+            OSError(28, "No space left on device", "a/b"),
+            1,
+            "Cannot write or read a/b: No space left on device; make room",
+        ),
         (FloatingPointError("Lower the learning rate."), 1, "Lower the learning rate."),
         (type("PanicException", (BaseException,), {})("panicked"), 1, "panicked"),
     ],

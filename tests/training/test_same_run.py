@@ -95,6 +95,8 @@ FIXED: dict[str, Any] = {
     "privacy.clipping": "normalised",
     "corpus.record": "paragraph",
     "corpus.text_field": "other",
+    "corpus.delimiter": ";",
+    "corpus.encoding": "latin-1",
     "corpus.min_words": 2,
     "corpus.record_tokens": 11,
     "corpus.long_records": "refuse",

@@ -5,7 +5,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from workbench.errors import InputError
+from workbench.errors import usable_path
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -41,8 +41,5 @@ def sha256(path: Path) -> str:
 
 
 def located(path: str | Path) -> Path:
-    """``path`` as an absolute one, ``~`` written out; `InputError` if there is no such user."""
-    try:
-        return Path(path).expanduser().absolute()
-    except RuntimeError:
-        raise InputError(f"{path} names a home that is not here; write the path out.") from None
+    """``path`` as an absolute one, ``~`` written out; `InputError` for what no path can be."""
+    return usable_path("The run folder", path).absolute()
