@@ -15,7 +15,7 @@ from scipy.stats import norm
 from benchmarks.accountants import exact_epsilon
 from workbench import privacy
 from workbench.errors import InputError
-from workbench.privacy import Guarantee, pld
+from workbench.privacy import Guarantee, _prv, pld
 from workbench.privacy.written import rounded_up
 
 GOLDEN = Path(__file__).parents[2] / "data" / "published" / "accountant_golden.csv"
@@ -377,3 +377,18 @@ def test_prv_is_refused_before_it_takes_the_memory(
     monkeypatch.setattr("opacus.accountants.PRVAccountant._get_dprv", built)
     with pytest.raises(InputError, match=r"its grid takes .* GiB and may take 1\); choose 'pld'"):
         privacy.epsilon(sigma, rate, steps, 1e-5, accountant="prv")
+
+
+@pytest.mark.parametrize("history", [[(1.0, 0.01, 1000)], [(0.7, 0.1, 20), (2.0, 1.0, 300)]])
+def test_prvs_grid_is_as_large_as_foreseen(history: list[tuple[float, float, int]]) -> None:
+    """Opacus's own, rounded to whole steps and an even number of them."""
+    from opacus.accountants import PRVAccountant
+    from opacus.accountants.analysis.prv import PoissonSubsampledGaussianPRV
+
+    built = PRVAccountant()._get_domain(
+        [PoissonSubsampledGaussianPRV(rate, sigma) for sigma, rate, _ in history],
+        [steps for _, _, steps in history],
+        _prv._EPSILON_ERROR,
+        _prv._DELTA_SHARE * 1e-5,
+    )
+    assert _prv._grid_points(history, 1e-5) == pytest.approx(built.size, rel=1e-3)
