@@ -6,7 +6,9 @@ same state of a generator only if all else is the same, too.
 """
 
 import hashlib
+import itertools
 import platform
+import random
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -425,6 +427,23 @@ def test_a_model_that_draws_chance_of_its_own_is_never_one_release(
     for name in "ab":
         training.train(long.with_changes({"training.steps": 2}), run_dir=tmp_path / name)
     assert len({release.noise_state for release in seen}) == 4
+
+
+def test_what_other_threads_draw_is_not_the_models(
+    long: RunConfig, tmp_path: Path, seen: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notebook's server and a cluster's worker draw from the same generators at any moment."""
+    summed, calls = step.batch_gradient_sum, itertools.count()
+
+    def beside_others(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == 0:
+            random.random()
+        return summed(*args, **kwargs)
+
+    monkeypatch.setattr(step, "batch_gradient_sum", beside_others)
+    for name in "ab":
+        training.train(long.with_changes({"training.steps": 2}), run_dir=tmp_path / name)
+    assert len({release.noise_state for release in seen}) == 2
 
 
 def test_a_prepared_run_draws_anew_until_its_fingerprint_is_known(config: RunConfig) -> None:

@@ -41,6 +41,9 @@ from workbench.training.replay import global_chance
 from workbench.training.sampling import poisson_batch
 
 
+_LOOKS = 4  # at a forward pass that seems to draw chance of its own
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What one step did, as the first process knows it; ``norms`` are of the whole batch."""
@@ -79,9 +82,16 @@ class Stepper:
         generator = torch.Generator().manual_seed(0)
         known = models.vocabulary(prepared.model)
         tokens = torch.randint(known, shape, generator=generator).to(prepared.device)
-        before = global_chance()
-        batch_gradient_sum(prepared.model, Examples(tokens, tokens), self.config, max_grad_norm=1.0)
-        self.draws_elsewhere = global_chance() != before
+
+        def moves_global_chance() -> bool:
+            before = global_chance()
+            made_up = Examples(tokens, tokens)
+            batch_gradient_sum(prepared.model, made_up, self.config, max_grad_norm=1.0)
+            return global_chance() != before
+
+        # Other threads, a notebook's or a cluster's, draw from the same generators now and then;
+        # a model that draws does so every time.
+        self.draws_elsewhere = all(moves_global_chance() for _ in range(_LOOKS))
 
     def take(self, step: int, ledger: Ledger | None) -> Outcome:
         """Take ``step``, counted from 0; the first process gives the ledger."""
