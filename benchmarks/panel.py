@@ -25,8 +25,8 @@ from tests.browser.lab_server import lab_page, running_chromium, running_lab
 from workbench.config import RunConfig
 
 if TYPE_CHECKING:
-    from workbench.panels.follow import Run
-    from workbench.panels.trainer import Trainer
+    from workbench.panels.run.job import RunJob
+    from workbench.panels.run.panel import Trainer
 
 PAIRS = 20
 Turn = tuple[float, float]  # seconds a step, and of processor time that others take a second
@@ -39,8 +39,8 @@ PATIENCE = 3600.0  # seconds; a quiet machine takes some minutes
 ANSWER = "panel.json"
 CELLS = [
     "from benchmarks.panel import measured\n"
-    "from workbench.panels.trainer import Trainer\n"
-    "trainer = Trainer()\n"
+    "from workbench import panels\n"
+    "trainer = panels.Trainer()\n"
     "trainer",
     "await measured(trainer)",
 ]
@@ -114,7 +114,7 @@ def _seconds_of_others() -> float:
     return sum(sum(p.cpu_times()[:2]) for p in found)
 
 
-async def _past(run: "Run", steps: int) -> float:
+async def _past(run: "RunJob", steps: int) -> float:
     """Let ``steps`` pass and return the seconds that one of them took."""
     while (before := run.progress().latest) is None:
         await asyncio.sleep(_LOOK_AGAIN_SECONDS)

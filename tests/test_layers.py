@@ -1,9 +1,9 @@
-"""Imports go down the layers, and nothing heavy loads before it is needed."""
+"""Imports go down the layers and in no circle, and nothing heavy loads before it is needed."""
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,10 @@ LAYERS = {
     "panels": 8,
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
+STILL_IN_CIRCLES = {  # none may join them
+    "workbench.clipping": {"gradient_sum", "opacus_ghost", "opacus_hooks"},
+    "workbench.training": {"step", "replay", "memory.estimate", "memory.predict"},
+}
 HEAVY = ["torch", "transformers", "opacus", "plotly", "ipywidgets", "distributed"]
 
 
@@ -38,6 +42,22 @@ def test_imports_go_downwards(path: Path):
 def test_an_import_inside_a_function_counts():
     source = "def late():\n    from workbench import panels\n    import workbench.cli\n"
     assert set(packages_imported(source)) == {"panels", "cli"}
+
+
+def test_modules_import_in_no_circle():
+    imports = {dotted(path): modules_imported(path) for path in MODULES}
+    known = {f"{lead}.{name}" for lead, names in STILL_IN_CIRCLES.items() for name in names}
+    assert in_circles(imports) <= known
+
+
+def test_panels_share_what_is_common_and_common_needs_none_of_them():
+    for path in (PACKAGE / "panels" / "common").rglob("*.py"):
+        needed = {name for name in modules_imported(path) if name.startswith("workbench.panels.")}
+        assert all(name.startswith("workbench.panels.common.") for name in needed), path.name
+
+
+def test_a_circle_is_found_however_long():
+    assert in_circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == {"b", "c"}
 
 
 @pytest.mark.parametrize(
@@ -71,3 +91,40 @@ def packages_imported(source: str) -> Iterator[str]:
             package = rest.partition(".")[0]
             if top == "workbench" and package in LAYERS:
                 yield package
+
+
+def dotted(path: Path) -> str:
+    """``workbench/runs/__init__.py`` as ``workbench.runs``."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def modules_imported(path: Path) -> set[str]:
+    """The modules of the package that one imports, also inside functions; not for types alone."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for_types = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    modules = {dotted(module) for module in MODULES}
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node not in for_types:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in modules else str(node.module) for name in names}
+    return (found & modules) - {dotted(path)}
+
+
+def in_circles(imports: Mapping[str, set[str]]) -> set[str]:
+    """The modules from which imports lead back to themselves."""
+    reached = {name: set(needed) for name, needed in imports.items()}
+    changed = True
+    while changed:
+        changed = False
+        for name, so_far in reached.items():
+            further = so_far.union(*(reached.get(other, set()) for other in so_far))
+            changed |= further != so_far
+            reached[name] = further
+    return {name for name, so_far in reached.items() if name in so_far}

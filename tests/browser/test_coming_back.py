@@ -21,7 +21,7 @@ PICTURES = "[...document.querySelectorAll('.js-plotly-plot')]"
 CELL = """
 from pathlib import Path
 from workbench.config import RunConfig
-from workbench.panels.trainer import Trainer
+from workbench import panels
 
 Path("lines.txt").write_text("\\n".join(f"line {i} counts {i * i} words" for i in range(100)))
 corpus = {"source": "lines.txt", "record": "line", "min_words": 1, "record_tokens": 12}
@@ -31,7 +31,7 @@ config = RunConfig.parse({
     "training": {"expected_batch_size": 30, "steps": 100_000, "evaluate_every": 50_000},
     "runtime": {"device": "cpu", "threads": 1},
 })
-trainer = Trainer(config)
+trainer = panels.Trainer(config)
 trainer
 """
 

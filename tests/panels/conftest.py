@@ -6,14 +6,14 @@ import pytest
 
 from tests.panels.waiting import PATIENCE
 from workbench.config import RunConfig
-from workbench.panels import follow
+from workbench.panels.run import job
 
 
 @pytest.fixture
 def no_run_left_behind() -> Iterator[None]:
     """Cancel whatever is still training after the test, and wait for its end."""
     yield
-    latest = follow.latest()
+    latest = job.latest()
     if latest is not None:
         latest.cancel()
         assert latest.wait(PATIENCE).ended

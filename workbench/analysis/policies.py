@@ -4,7 +4,16 @@ import pandas as pd
 from scipy import stats
 
 from workbench.analysis.measured import measured_runs
+from workbench.config import RunConfig
 from workbench.presets import article_claims
+from workbench.privacy.schedule import History
+from workbench.training.plan import plan
+from workbench.training.policies import Policy, with_policy
+
+
+def policy_phases(config: RunConfig, policy: Policy, *, dataset_size: int) -> History:
+    """The phases of ``config`` under ``policy``: noise multiplier, sample rate, steps of each."""
+    return plan(with_policy(config, policy), dataset_size).history()
 
 
 def measured_policies() -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """All cells of a sweep as parallel coordinates: what was set on the left, what came of it right.
 
-Both functions take the frame of ``training.sweep.read_sweep`` and the names of its swept fields.
+Both functions take the frame of `workbench.sweeps.read_sweep` and the names of its swept fields.
 """
 
 import math

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from workbench.training.memory.estimate import MemoryEstimate
     from workbench.training.memory.predict import predict_memory, what_fits
     from workbench.training.own_loop import PrivateSteps
+    from workbench.training.policies import POLICIES, with_policy
     from workbench.training.run import resume, train
 
 _HOMES = {
@@ -30,6 +31,8 @@ _HOMES = {
     "predict_memory": "training.memory.predict",
     "what_fits": "training.memory.predict",
     "PrivateSteps": "training.own_loop",
+    "POLICIES": "training.policies",
+    "with_policy": "training.policies",
     "RunResult": "runs.report",
     "StepReport": "runs.report",
     "resume": "training.run",
@@ -37,6 +40,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "POLICIES",
     "ClippedSum",
     "MemoryEstimate",
     "NormCalibration",
@@ -52,6 +56,7 @@ __all__ = [
     "train",
     "verify",
     "what_fits",
+    "with_policy",
 ]
 
 

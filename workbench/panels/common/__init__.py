@@ -1,0 +1,1 @@
+"""What panels share: controls, formatting, and the threads and processes they wait for."""

@@ -1,0 +1,1 @@
+"""Train: settings, Start, Pause, Cancel, live pictures, and runs of the past."""
