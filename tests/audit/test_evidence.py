@@ -146,7 +146,7 @@ def test_statements_print_their_kind_and_counts():
     ("arguments", "words"),
     [
         ({"rule": Rule("fixed", 9000)}, "guesses is 9000 but there are 200 records"),
-        ({"significance": 2.0}, "significance is"),
+        ({"significance": 2.0}, "significance is 2"),
         ({"scores": np.full(200, np.nan)}, "scores holds NaN"),
         ({"scores": np.zeros(3)}, r"scores has shape \(3,\)"),
     ],
@@ -179,7 +179,8 @@ def test_halved_noise_is_rejected_by_the_runs_own_curve():
     told = compared_with_own_curve([(0.8, 0.027, 300)], 1000, 100, 100, significance=0.05)
     assert told.rejected
     assert told.p_value < 0.05
-    assert told.largest_sigma > 0.8
+    assert 0.4 < told.sigma_limit < 0.8
+    assert f"every σ above {told.sigma_limit:.3g} is" in str(told)
     assert "rejects the run's own curve" in str(told)
     kept = compared_with_own_curve([(0.8, 0.027, 300)], 1000, 100, 55, significance=0.05)
-    assert (kept.rejected, kept.largest_sigma) == (False, 0.0)
+    assert (kept.rejected, kept.sigma_limit) == (False, math.inf)

@@ -121,9 +121,6 @@ def test_copies_across_the_split_are_removed_and_reported():
     # One of a pair may have stood aside, and with that is no longer across the split.
     across = found.removed["duplicates across the split"]
     assert 20 <= across <= 40
-    assert len(left & set(shared)) == len(
-        [t for t in found.texts if t.lower().strip("!") in shared]
-    )
     assert across // 2 + len(left & set(shared)) <= 20
 
 

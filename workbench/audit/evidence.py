@@ -19,15 +19,21 @@ nothing.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 
 from workbench.audit import bounds
 from workbench.audit.bounds import Kind
-from workbench.errors import InputError, whole
+from workbench.errors import InputError, probability, whole
 
 PAID = 6  # guess counts of the paid rule
+
+# They depend on counts alone, and a threshold that is dragged comes back to the same ones.
+one_run_epsilon = lru_cache(maxsize=4096)(bounds.one_run_epsilon)
+one_run_fdp_epsilon = lru_cache(maxsize=4096)(bounds.one_run_fdp_epsilon)
+one_run_order_epsilon = lru_cache(maxsize=4096)(bounds.one_run_order_epsilon)
 
 
 @dataclass(frozen=True)
@@ -178,7 +184,7 @@ def certificate(
     """
 
     def bound(m: int, r: int, v: int, level: float) -> float:
-        return bounds.one_run_epsilon(m, r, v, delta=delta, significance=level)
+        return one_run_epsilon(m, r, v, delta=delta, significance=level)
 
     kind: Kind = "estimate" if premise else "certificate"
     empty = EmpiricalEpsilon(0.0, kind, "one run", significance, delta, premise=premise)
@@ -198,7 +204,7 @@ def rejected_gaussian(
     """The ε of the largest Gaussian curve that one run's guesses refute; see `certificate`."""
 
     def bound(m: int, r: int, v: int, level: float) -> float:
-        return bounds.one_run_fdp_epsilon(m, r, v, delta=delta, significance=level)
+        return one_run_fdp_epsilon(m, r, v, delta=delta, significance=level)
 
     kind: Kind = "estimate" if premise else "rejects a curve"
     method = "one run against Gaussian curves"
@@ -218,7 +224,7 @@ def order_estimate(
     """The ε that order statistics of one run suggest; see `certificate`."""
 
     def bound(m: int, r: int, v: int, level: float) -> float:
-        return bounds.one_run_order_epsilon(m, r, v, delta=delta, significance=level)
+        return one_run_order_epsilon(m, r, v, delta=delta, significance=level)
 
     premise = "each score an independent draw of a Gaussian mechanism"
     empty = EmpiricalEpsilon(
@@ -275,15 +281,16 @@ def _by_rule(
     """The largest ε among the guess counts that the rule allows, each at what it pays for."""
     scores, member = _checked(scores, member)
     assert empty.significance is not None
+    probability("significance", empty.significance, remedy="choose one such as 0.05")
     if rule.name == "split":
-        half = np.random.default_rng([seed, 1]).random(len(scores)) < 0.5
-        if min(half.sum(), (~half).sum()) < 2:
+        if len(scores) < 4:
             raise InputError(
                 f"There are {len(scores)} records, too few to split; use the rule 'paid'."
             )
-        tuned = _by_rule(
-            bound, empty, scores[half], member[half], Rule("paid", None, rule.counts), 0
-        )
+        order = np.random.default_rng([seed, 1]).permutation(len(scores))
+        half = order < len(scores) // 2
+        paid = Rule("paid", None, rule.counts)
+        tuned = _by_rule(bound, empty, scores[half], member[half], paid, seed)
         share = tuned.counts["n_guesses"] / half.sum()
         guesses = max(1, round(share * int((~half).sum())))
         found = _by_rule(bound, empty, scores[~half], member[~half], Rule("fixed", guesses), seed)

@@ -16,9 +16,9 @@ from workbench.privacy.accountant import checked_history
 from workbench.privacy.pld import delta_curve, settled_epsilon
 from workbench.privacy.schedule import History
 
-_LEVELS = 1001
+_LEVELS, _LOWEST = 1001, -25.0
 _STEPS = 7  # of the bisection: σ to about one per cent
-_WIDEST = 8.0  # times the run's own σ, where the search ends
+_WIDEST = 8.0  # times the run's own σ or its inverse, where the search ends
 
 
 @dataclass(frozen=True)
@@ -28,21 +28,23 @@ class OwnCurve:
     Attributes:
         p_value: how likely as many right guesses are under the claimed mechanism, at most.
         rejected: whether that is at most the significance: the mechanism was not run as claimed.
-        largest_sigma: the largest noise multiplier refuted, with q and T as claimed (all σ of a
-            schedule scaled alike); 0 if none. If it exceeds the claimed σ, the claim is refuted.
+        sigma_limit: every noise multiplier above it is refuted, with q and T as claimed (all σ of a
+            schedule scaled alike, of which this is the first); infinite if none is. Below the σ
+            claimed, the claim is refuted.
         significance: of the test.
         counts: ``n_canaries``, ``n_guesses`` and ``n_correct``.
     """
 
     p_value: float
     rejected: bool
-    largest_sigma: float
+    sigma_limit: float
     significance: float
     counts: dict[str, int]
 
     def __str__(self) -> str:
         told = "rejects" if self.rejected else "does not reject"
-        below = f"; σ up to {self.largest_sigma:.3g} is" if self.largest_sigma else "; no σ is"
+        found = math.isfinite(self.sigma_limit)
+        below = f"; every σ above {self.sigma_limit:.3g} is" if found else "; no σ is"
         return (
             f"{told} the run's own curve: p = {self.p_value:.2g} at a level of "
             f"{self.significance:g}{below} rejected with its q and steps"
@@ -54,7 +56,7 @@ class OwnCurve:
             "kind": "rejects a curve",
             "p_value": self.p_value,
             "rejected": self.rejected,
-            "largest_sigma": self.largest_sigma,
+            "sigma_limit": self.sigma_limit if math.isfinite(self.sigma_limit) else None,
             "significance": self.significance,
             "counts": self.counts,
             "words": str(self),
@@ -67,15 +69,15 @@ def mechanism_inverse(history: History) -> Callable[[float], float]:
     The ceiling is the lowest of the lines e^ε·FPR + δ(ε) (`privacy.mechanism_ceiling`), so its
     inverse is max over ε of (TPR − δ(ε))·e^{−ε}, exact for these lines.
 
-    >>> inverse = mechanism_inverse([(1.0, 1.0, 1)])
-    >>> 0.115 < inverse(0.4) < 0.12  # Φ(Φ⁻¹(0.4) − 1) = 0.105 is the curve's own
-    False
+    >>> round(mechanism_inverse([(1.0, 1.0, 1)])(0.4), 3)  # Φ(Φ⁻¹(0.4) − 1)
+    0.105
     """
     steps = checked_history(history)
     if not steps:
         return lambda rate: rate
     reach = max(1.0, settled_epsilon(steps, 1e-10).value)
-    levels = np.linspace(-reach, reach, _LEVELS)
+    # Further down e^{−ε} would magnify rounding; without those lines less is rejected, not more.
+    levels = np.linspace(max(-reach, _LOWEST), reach, _LEVELS)
     delta = delta_curve(steps, levels)
     shrink = np.exp(-levels)
 
@@ -104,28 +106,29 @@ def compared_with_own_curve(
         scaled = [(sigma * factor, rate, steps) for sigma, rate, steps in history]
         return one_run_rejects(mechanism_inverse(scaled), *counts, significance=significance)
 
-    factor = _largest_factor(refuted, p_value <= significance, counts)
+    # Where not even perfect privacy is refuted, no σ is.
+    any_is = one_run_rejects(lambda rate: rate, *counts, significance=significance)
+    factor = _boundary(refuted, p_value <= significance) if any_is else math.inf
     return OwnCurve(
         p_value=p_value,
         rejected=p_value <= significance,
-        largest_sigma=factor * history[0][0],
+        sigma_limit=factor * history[0][0],
         significance=significance,
         counts=dict(zip(("n_canaries", "n_guesses", "n_correct"), counts, strict=True)),
     )
 
 
-def _largest_factor(
-    refuted: Callable[[float], bool], own: bool, counts: tuple[int, int, int]
-) -> float:
-    """The largest factor of σ that is refuted, within a factor of eight; 0 if none is."""
-    if not one_run_rejects(lambda rate: rate, *counts, significance=0.5):
-        return 0.0  # not even what is perfectly private
-    low, high = (1.0, _WIDEST) if own else (1 / _WIDEST, 1.0)
-    if own and refuted(high):
-        return high
-    if not own and not refuted(low):
-        return 0.0
+def _boundary(refuted: Callable[[float], bool], own: bool) -> float:
+    """The largest factor of σ that is not refuted: more noise explains the guesses still less.
+
+    Infinite if that is more than eight, and an eighth if it is less.
+    """
+    low, high = (1 / _WIDEST, 1.0) if own else (1.0, _WIDEST)
+    if not own and not refuted(high):
+        return math.inf
+    if own and refuted(low):
+        return low
     for _ in range(_STEPS):
         middle = math.sqrt(low * high)
-        low, high = (middle, high) if refuted(middle) else (low, middle)
-    return low
+        low, high = (low, middle) if refuted(middle) else (middle, high)
+    return high  # from above: all σ beyond it are refuted
