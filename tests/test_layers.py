@@ -16,7 +16,7 @@ LAYERS = {
     "training": 4,
     **dict.fromkeys(["audit", "production", "sweeps"], 5),
     **dict.fromkeys(["analysis", "scaling"], 6),
-    **dict.fromkeys(["figures", "cli", "lab", "terminal", "__main__"], 7),
+    **dict.fromkeys(["figures", "cli", "lab", "terminal", "terminal_audit", "__main__"], 7),
     "panels": 8,
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))

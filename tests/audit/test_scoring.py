@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench import audit, corpora
-from workbench.audit import scoring
+from workbench.audit import forward, neighbours, scoring
 from workbench.errors import InputError
 
 TEXTS = [f"line {i} counts {i * i} and {'more ' * (i % 7)}words" for i in range(23)]
@@ -62,8 +62,8 @@ def test_every_signal_is_that_of_a_plain_loop(
         "min_k": [audit.min_k(z, t, k=0.2) for z, t in alone],
         "min_k_plus_plus": [audit.min_k_plus_plus(z, t, k=0.2) for z, t in alone],
     }
-    assert set(expected) == set(scoring.SIGNALS)
-    for signal in scoring.SIGNALS:
+    assert set(expected) == set(scoring.FROM_ONE_PASS)
+    for signal in scoring.FROM_ONE_PASS:
         told = audit.scores(model, tokenizer, TEXTS, signal=signal)
         np.testing.assert_allclose(told, expected[signal], rtol=2e-5, err_msg=signal)
 
@@ -86,11 +86,12 @@ def test_batches_only_divide_the_work(
     monkeypatch: pytest.MonkeyPatch,
 ):
     whole, done = audit.scores(model, tokenizer, TEXTS, signal="loss"), []
-    monkeypatch.setattr(scoring, "_LOGITS_AT_ONCE", 3 * 20 * 280)
+    monkeypatch.setattr(forward, "_LOGITS_AT_ONCE", 3 * 20 * 280)
     parts = scoring.token_scores(model, tokenizer, TEXTS, on_progress=done.append)
     np.testing.assert_allclose(parts.log_likelihoods() / parts.counts, whole, rtol=1e-5)
     assert len(done) > 5
-    assert done[-1] == len(TEXTS)
+    assert [told.done for told in done] == sorted(told.done for told in done)
+    assert (done[-1].done, done[-1].eta_seconds) == (len(TEXTS), 0)
 
 
 def test_the_model_is_left_as_it_was(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
@@ -127,3 +128,47 @@ def test_another_models_tokenizer_is_refused(
 def test_an_unknown_signal_is_refused(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
     with pytest.raises(InputError, match="must be one of loss, zlib"):
         audit.scores(model, tokenizer, TEXTS, signal="perplexity")  # type: ignore[arg-type]
+
+
+def test_the_gradient_norm_is_that_of_each_record_alone(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+):
+    expected = []
+    for text in TEXTS[:6]:
+        ids = torch.tensor(tokenizer(text)["input_ids"])
+        model.zero_grad()
+        cross_entropy(model(input_ids=ids[None, :-1]).logits[0], ids[1:]).backward()
+        parts = [p.grad.square().sum() for p in model.parameters() if p.grad is not None]
+        expected.append(-float(torch.stack(parts).sum().sqrt()))
+    model.zero_grad(set_to_none=True)
+    told = audit.scores(model, tokenizer, TEXTS[:6], signal="gradient_norm")
+    np.testing.assert_allclose(told, expected, rtol=1e-4)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_neighbours_differ_in_their_share_of_tokens_and_do_not_depend_on_batches(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+):
+    rows = scoring.encoded(model, tokenizer, TEXTS)
+    drawn = neighbours._drawn(model, rows[:3], 4, 0.15, None, 0)
+    for row, near in zip(np.repeat(np.arange(3), 4), drawn, strict=True):
+        assert len(near) == len(rows[row])
+        changed = np.array(near) != np.array(rows[row])
+        assert changed.sum() == max(1, round(0.15 * (len(near) - 1)))
+        assert not changed[0]
+    assert neighbours._drawn(model, rows[2:3], 4, 0.15, None, 0) == drawn[8:12]
+    told = scoring.token_scores(model, tokenizer, TEXTS)
+    around = forward.score_rows(model, drawn).mean_log_p().reshape(3, 4).mean(axis=1)
+    found = neighbours.neighbourhood(model, rows, told, neighbours=4)
+    np.testing.assert_allclose(found[:3], told.mean_log_p()[:3] - around, rtol=1e-6)
+
+
+def test_neighbours_follow_given_frequencies(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+):
+    rows = scoring.encoded(model, tokenizer, TEXTS[:4])
+    only = np.zeros(280)
+    only[270] = 1.0
+    drawn = neighbours._drawn(model, rows, 3, 0.2, only, 0)
+    for row, near in zip([r for r in rows for _ in range(3)], drawn, strict=True):
+        assert {b for a, b in zip(row, near, strict=True) if a != b} == {270}

@@ -3,6 +3,7 @@
 What needs torch loads when it is first used.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from workbench.audit.bounds import (
@@ -13,6 +14,7 @@ from workbench.audit.bounds import (
     one_run_order_epsilon,
 )
 from workbench.audit.curves import Roc, roc
+from workbench.audit.evidence import EmpiricalEpsilon, Rule
 from workbench.audit.gaussian import gaussian_epsilon
 from workbench.audit.last_iterate import last_iterate_epsilon
 from workbench.audit.signals import (
@@ -30,13 +32,40 @@ from workbench.audit.signals import (
 )
 
 if TYPE_CHECKING:
-    from workbench.audit.scoring import scores
+    from workbench.audit.attack import Audit, audit_model, audit_run
+    from workbench.audit.attacks import Passes
+    from workbench.audit.forward import CancelledError
+    from workbench.audit.records import AuditRecords, file_records, run_records, text_records
+    from workbench.audit.scoring import scores, token_scores
+
+_HOMES = {
+    "Audit": "attack",
+    "AuditRecords": "records",
+    "CancelledError": "forward",
+    "Passes": "attacks",
+    "audit_model": "attack",
+    "audit_run": "attack",
+    "file_records": "records",
+    "run_records": "records",
+    "scores": "scoring",
+    "text_records": "records",
+    "token_scores": "scoring",
+}
 
 __all__ = [
+    "Audit",
+    "AuditRecords",
+    "CancelledError",
+    "EmpiricalEpsilon",
+    "Passes",
     "Roc",
+    "Rule",
+    "audit_model",
+    "audit_run",
     "clopper_pearson_epsilon",
     "exposure",
     "ez_score",
+    "file_records",
     "gaussian_epsilon",
     "gdp_audit_epsilon",
     "last_iterate_epsilon",
@@ -51,15 +80,16 @@ __all__ = [
     "recall_score",
     "rmia",
     "roc",
+    "run_records",
     "scores",
+    "text_records",
+    "token_scores",
     "window_score",
     "zlib_score",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "scores":
-        from workbench.audit.scoring import scores
-
-        return scores
+    if name in _HOMES:
+        return getattr(import_module(f"workbench.audit.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
