@@ -327,6 +327,34 @@ def audit(run: str | None, as_json: bool, **options: Any) -> None:
     _say(found.as_dict() if as_json else str(found))
 
 
+@main.command()
+@click.argument("file", metavar="POINTS.CSV")
+@click.option("--law", default="chinchilla", show_default=True, help="Law to fit.")
+@click.option("--unit", help="What the column loss is in: nats (default), bits.")
+@click.option("--fixed", multiple=True, metavar="NAME=VALUE", help="Parameter that is given.")
+@click.option("--bootstrap", type=int, default=0, show_default=True, help="Resamples of runs.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the resamples.")
+@_JSON
+def fit(
+    file: str,
+    law: str,
+    unit: Any,
+    fixed: tuple[str, ...],
+    bootstrap: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Fit a scaling law to the points of POINTS.CSV and say how sure its numbers are."""
+    from workbench import scaling
+    from workbench.scaling.files import given_parameters, read_points
+    from workbench.scaling.written import as_dict, as_text
+
+    frame = scaling.with_loss(read_points(file), unit)
+    given = given_parameters(fixed)
+    fitted = scaling.fit(frame, law, fixed=given, bootstrap=bootstrap, seed=seed)
+    _say(as_dict(fitted) if as_json else as_text(fitted))
+
+
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.option("--notebooks", metavar="FOLDER", help="Open this copy of the notebooks instead.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)

@@ -1,5 +1,20 @@
-"""Scaling laws: fitted to measured losses, with honest uncertainty."""
+"""Scaling laws: fitted to measured losses, with honest uncertainty, and turned into plans."""
 
-from workbench.scaling.fitting import FittedLaw, fit
+from workbench.scaling.compare import compare, influence
+from workbench.scaling.fitted import FittedLaw
+from workbench.scaling.fitting import fit
+from workbench.scaling.isoflop import isoflop_minima
+from workbench.scaling.sensitivity import sensitivity
+from workbench.scaling.units import from_nats, to_nats, with_loss
 
-__all__ = ["FittedLaw", "fit"]
+__all__ = [
+    "FittedLaw",
+    "compare",
+    "fit",
+    "from_nats",
+    "influence",
+    "isoflop_minima",
+    "sensitivity",
+    "to_nats",
+    "with_loss",
+]

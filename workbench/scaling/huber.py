@@ -12,13 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workbench.scaling.laws import Law
+from workbench.scaling.law import Law
 
 DELTA = 1e-3
-_STAGES = (30.0, 5.0, 1.0)  # δ is narrowed, so that far starts see a smooth loss first
+STAGES = (30.0, 5.0, 1.0)  # δ is narrowed, so that far starts see a smooth loss first
 _MOST = 80  # moves a stage
-_SETTLED = 1e-11  # of the loss, three times in a row
-_REACH = 60.0  # of a logarithm; beyond it a term is gone, or all there is
+SETTLED = 1e-11  # of the loss, three times in a row
+_ROUGHLY = 1e-5  # in all stages but the last, which only lead there
+_NEAR = 1e-2  # in θ; starts that have come as near as this after the first stage are one
 
 
 @dataclass(frozen=True)
@@ -44,30 +45,45 @@ def minimise(
     weights: np.ndarray | None = None,
     free: np.ndarray | None = None,
     delta: float = DELTA,
-    stages: tuple[float, ...] = _STAGES,
+    stages: tuple[float, ...] = STAGES,
+    settled: float = SETTLED,
 ) -> Fits:
     """Move every start downhill until it settles.
 
     Args:
         law: the law.
         x: (points, covariates), or (problems, points, covariates).
-        log_loss: (points,) logarithms of the measured losses.
-        starts: (problems, parameters) logarithms.
+        log_loss: (points,), or (problems, points), logarithms of the measured losses.
+        starts: (problems, parameters).
         weights: (problems, points) how often each point counts; once if not given.
         free: (parameters,) or (problems, parameters), which may move; all if not given.
         delta: δ of the last stage, in logarithms of loss.
         stages: multiples of δ, in turn.
+        settled: how little of the loss a move of the last stage gains, three times, at the end.
 
     Damped Gauss–Newton steps on the weights δ/|r| that turn Huber's loss into squares
     (Levenberg–Marquardt on iteratively reweighted least squares).
     """
-    theta = np.clip(starts, -_REACH, _REACH)
-    counts = np.ones((len(theta), len(log_loss))) if weights is None else weights
-    moves = np.broadcast_to(True if free is None else free, theta.shape)
+    moves = np.broadcast_to(True if free is None else free, starts.shape)
+    theta = np.where(moves, np.clip(starts, *law.limits()), starts)
+    measured = np.broadcast_to(log_loss, (len(theta), log_loss.shape[-1]))
+    counts = np.ones(measured.shape) if weights is None else weights
     loss = np.zeros(len(theta))
     for stage in stages:
-        theta, loss = _settle(law, x, log_loss, theta, counts, moves, delta * stage)
+        enough = settled if stage == stages[-1] else _ROUGHLY
+        theta, loss = _settle(law, x, measured, theta, counts, moves, delta * stage, enough)
     return Fits(theta, loss)
+
+
+def apart(found: Fits, *, most: int, near: float = _NEAR) -> np.ndarray:
+    """Which problems, the best first, ended in places that differ by ``near`` or more in θ."""
+    kept: list[int] = []
+    for index in np.argsort(found.loss, kind="stable"):
+        if all(np.abs(found.theta[index] - found.theta[k]).max() > near for k in kept):
+            kept.append(int(index))
+        if len(kept) == most:
+            break
+    return np.array(kept)
 
 
 def _settle(
@@ -78,24 +94,32 @@ def _settle(
     counts: np.ndarray,
     moves: np.ndarray,
     delta: float,
+    settled: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One stage: problems that have settled stand still while the others go on."""
     theta = theta.copy()
     damping, calm = np.full(len(theta), 1e-3), np.zeros(len(theta), dtype=int)
-    loss = (counts * huber(law.log_loss(theta, x) - log_loss, delta)).sum(1)
-    active = np.arange(len(theta))
+    fitted, slopes = law.log_loss_and_slopes(theta, x)
+    loss = (counts * huber(fitted - log_loss, delta)).sum(1)
+    residuals, active, limits = fitted - log_loss, np.arange(len(theta)), law.limits()
     for _ in range(_MOST):
         own = x[active] if x.ndim == 3 else x
         step = _step(
-            law, own, log_loss, theta[active], counts[active], moves[active], damping[active], delta
-        )
-        tried = np.clip(theta[active] + step, -_REACH, _REACH)
-        new = (counts[active] * huber(law.log_loss(tried, own) - log_loss, delta)).sum(1)
+            residuals[active], slopes[active], counts[active], moves[active], damping[active],
+            theta[active], limits, delta,
+        )  # fmt: skip
+        tried = theta[active] + step
+        tried = np.where(moves[active], np.clip(tried, *limits), tried)
+        fitted, new_slopes = law.log_loss_and_slopes(tried, own)
+        new_residuals = fitted - log_loss[active]
+        new = (counts[active] * huber(new_residuals, delta)).sum(1)
         better = new < loss[active]
         gain = np.where(better, loss[active] - new, 0.0)
-        theta[active[better]], loss[active[better]] = tried[better], new[better]
+        moved = active[better]
+        theta[moved], loss[moved] = tried[better], new[better]
+        residuals[moved], slopes[moved] = new_residuals[better], new_slopes[better]
         damping[active] = np.clip(damping[active] * np.where(better, 0.2, 8.0), 1e-12, 1e12)
-        calm[active] = np.where(gain <= _SETTLED * loss[active], calm[active] + 1, 0)
+        calm[active] = np.where(gain <= settled * loss[active], calm[active] + 1, 0)
         active = active[(calm[active] < 3) & (loss[active] > 0)]
         if not active.size:
             break
@@ -103,25 +127,26 @@ def _settle(
 
 
 def _step(
-    law: Law,
-    x: np.ndarray,
-    log_loss: np.ndarray,
-    theta: np.ndarray,
+    residuals: np.ndarray,
+    slopes: np.ndarray,
     counts: np.ndarray,
     moves: np.ndarray,
     damping: np.ndarray,
+    theta: np.ndarray,
+    limits: tuple[np.ndarray, np.ndarray],
     delta: float,
 ) -> np.ndarray:
     """The damped step of each problem, (problems, parameters), 0 where nothing may move."""
-    fitted, slopes = law.log_loss_and_slopes(theta, x)
-    residuals = fitted - log_loss
     weights = counts * np.minimum(1.0, delta / np.maximum(np.abs(residuals), 1e-300))
-    slopes = slopes * moves[:, None, :]
     weighted = slopes * weights[..., None]
-    normal = np.einsum("kni,knj->kij", weighted, slopes)
     downhill = -np.einsum("kni,kn->ki", weighted, residuals)
+    # What stands at its bound and would go beyond stays there.
+    held = (theta <= limits[0]) & (downhill < 0) | (theta >= limits[1]) & (downhill > 0)
+    moves = moves & ~held
+    pairs = moves[:, :, None] & moves[:, None, :]
+    normal = np.matmul(weighted.transpose(0, 2, 1), slopes) * pairs
     diagonal = np.einsum("kii->ki", normal).copy()
     least = 1e-12 * np.maximum(diagonal.max(axis=1, keepdims=True), 1e-300)
     normal += (damping[:, None] * diagonal + least)[..., None] * np.eye(theta.shape[1])
-    step = np.linalg.solve(normal, downhill[..., None])[..., 0]
+    step = np.linalg.solve(normal, (downhill * moves)[..., None])[..., 0]
     return np.clip(step, -2.0, 2.0) * moves

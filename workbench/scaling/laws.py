@@ -1,9 +1,4 @@
-"""The laws: how loss falls with parameters, tokens or compute, as sums of positive terms.
-
-Each law is L = Σⱼ exp(tⱼ), and every tⱼ is linear in the parameters below but for products of an
-exponent with a logarithm, so that log L and its derivatives are one log-sum-exp (as Hoffmann et al.
-2022, arXiv 2203.15556, write theirs). Parameters are kept as logarithms: coefficients and exponents
-stay positive, and a floor that is not there runs towards 0.
+"""Laws that are sums of powers of parameters, tokens, compute or noise, and every law by its name.
 
 Losses are nats a token; parameters and tokens are counts.
 """
@@ -15,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from workbench.errors import InputError
+from workbench.scaling.law import Law, distinct, log_means, logs
 
 # Logarithms of covariates (points, covariates) from a frame.
 Covariates = Callable[[pd.DataFrame], np.ndarray]
@@ -32,41 +28,59 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Law:
-    """A sum of terms over logarithms of covariates.
+class SumLaw(Law):
+    """L = Σⱼ exp(tⱼ), every tⱼ linear in θ but for products of an exponent with a logarithm.
 
-    Attributes:
-        name: what `fit` calls it.
-        terms: the summands; ``E``, if there is one, is the floor.
-        exponents: the names that enter as exponents, in the order of parameters.
-        columns: what a frame has to have beside ``loss``.
-        covariates: (points, covariates) logarithms, of a frame with these columns.
-        formula: the law in words of mathematics, for captions and messages.
-        largest_exponent: where starts end; beyond it a term is a step at the smallest point.
+    So log L and its derivatives are one log-sum-exp, as Hoffmann et al. 2022 (arXiv 2203.15556)
+    write theirs. ``E``, if there is one, is the floor.
     """
 
     name: str
     terms: tuple[Term, ...]
     exponents: tuple[str, ...]
     columns: tuple[str, ...]
-    covariates: Covariates
+    logarithms: Covariates
     formula: str
-    largest_exponent: float = 2.0
+    may_be_zero: tuple[str, ...] = ()
+    largest_exponent: float = 2.0  # where starts end; beyond it a term is a step at one point
 
     @property
-    def coefficients(self) -> tuple[str, ...]:
-        """The names of the terms' coefficients, in the order of terms."""
-        return tuple(term.coefficient for term in self.terms)
+    def parameters(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The terms' coefficients first, exponents after."""
+        return (*(term.coefficient for term in self.terms), *self.exponents)
 
     @property
-    def parameters(self) -> tuple[str, ...]:
-        """Coefficients first, exponents after."""
-        return (*self.coefficients, *self.exponents)
-
-    @property
-    def floor(self) -> str | None:
+    def floor(self) -> str | None:  # type: ignore[override]
         """The name of the term that no covariate lowers."""
         return next((term.coefficient for term in self.terms if not term.slopes), None)
+
+    @property
+    def width(self) -> int:  # type: ignore[override]
+        """How many covariates there are."""
+        return 1 + max(column for term in self.terms for _, column, _ in term.slopes)
+
+    def covariates(self, frame: pd.DataFrame) -> np.ndarray:
+        """(points, covariates) logarithms."""
+        return self.logarithms(frame)
+
+    def centre(self, x: np.ndarray) -> np.ndarray:
+        """The mean logarithms; values that stand for 0 do not count."""
+        return log_means(x)
+
+    def uncentred(self, theta: np.ndarray, means: np.ndarray) -> np.ndarray:
+        """Coefficients take up what centring took off."""
+        shifted = np.array(theta, copy=True)
+        for j, term in enumerate(self.terms):
+            for exponent, column, sign in term.slopes:
+                k = self.parameters.index(exponent)
+                shifted[..., j] -= sign * np.exp(theta[..., k]) * means[column]
+        return shifted
+
+    def starts(self, x: np.ndarray, log_loss: np.ndarray) -> np.ndarray:
+        """The best cells of a grid of exponents."""
+        from workbench.scaling.starts import starts
+
+        return starts(self, x, log_loss)
 
     def log_terms(self, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
         """tⱼ of every point, (problems, points, terms).
@@ -110,7 +124,7 @@ class Law:
 
 
 def _logs(*columns: str) -> Covariates:
-    return lambda frame: np.log(frame[list(columns)].to_numpy(dtype=float))
+    return lambda frame: logs(frame, *columns)
 
 
 def _excess_and_compute(frame: pd.DataFrame) -> np.ndarray:
@@ -119,7 +133,7 @@ def _excess_and_compute(frame: pd.DataFrame) -> np.ndarray:
     return np.stack([d - n, np.log(6) + n + d], axis=1)
 
 
-CHINCHILLA = Law(
+CHINCHILLA = SumLaw(
     "chinchilla",
     (Term("A", (("alpha", 0, -1.0),)), Term("B", (("beta", 1, -1.0),)), Term("E")),
     ("alpha", "beta"),
@@ -127,7 +141,7 @@ CHINCHILLA = Law(
     _logs("n_params", "tokens"),
     "L = E + A/N^α + B/D^β",
 )
-OVERTRAINING = Law(
+OVERTRAINING = SumLaw(
     "overtraining",
     (
         Term("a", (("eta", 0, 1.0), ("eta", 1, -1.0))),
@@ -141,16 +155,27 @@ OVERTRAINING = Law(
 )
 
 
-def power(column: str) -> Law:
+def power(column: str) -> SumLaw:
     """L = A/x^α of one covariate."""
     term = Term("A", (("alpha", 0, -1.0),))
-    return Law("power", (term,), ("alpha",), (column,), _logs(column), "L = A/x^α")
+    return SumLaw("power", (term,), ("alpha",), (column,), _logs(column), "L = A/x^α")
 
 
-def power_floor(column: str) -> Law:
+def power_floor(column: str) -> SumLaw:
     """L = E + A/x^α of one covariate."""
     terms = (Term("A", (("alpha", 0, -1.0),)), Term("E"))
-    return Law("power_floor", terms, ("alpha",), (column,), _logs(column), "L = E + A/x^α")
+    return SumLaw("power_floor", terms, ("alpha",), (column,), _logs(column), "L = E + A/x^α")
+
+
+NOISE_POWER = SumLaw(
+    "noise_power",
+    (Term("A", (("gamma", 0, 1.0),)), Term("E")),
+    ("gamma",),
+    ("noise_batch_ratio",),
+    _logs("noise_batch_ratio"),
+    "L = E + A·σ̄^γ",
+    may_be_zero=("noise_batch_ratio",),
+)
 
 
 def law_of(name: str, frame: pd.DataFrame) -> Law:
@@ -166,13 +191,23 @@ def law_of(name: str, frame: pd.DataFrame) -> Law:
             return OVERTRAINING
         case "power" | "power_floor":
             return (power if name == "power" else power_floor)(_varying(frame))
+        case "noise_power":
+            return NOISE_POWER
+        case "repeated_data":
+            from workbench.scaling.repeated_data import RepeatedDataLaw
+
+            return RepeatedDataLaw()
+        case "private":
+            from workbench.scaling.private_law import PrivateLaw
+
+            return PrivateLaw.of(frame)
         case _:
             raise InputError(f"law is {name!r} but must be one of {', '.join(NAMES)}; choose one.")
 
 
 def _varying(frame: pd.DataFrame) -> str:
     for column in ("tokens", "compute", "n_params"):
-        if column in frame and len(np.unique(frame[column].to_numpy())) > 1:
+        if column in frame and distinct(frame, column) > 1:
             return column
     raise InputError(
         "The points have no column tokens, compute or n_params whose values differ; a law of one "
@@ -180,5 +215,16 @@ def _varying(frame: pd.DataFrame) -> str:
     )
 
 
-NAMES = ("chinchilla", "power", "power_floor", "overtraining")
+NAMES = (
+    "chinchilla",
+    "power",
+    "power_floor",
+    "overtraining",
+    "repeated_data",
+    "isoflop",
+    "isoflop_akima",
+    "noise_batch",
+    "noise_power",
+    "private",
+)
 Fixed = Mapping[str, float]

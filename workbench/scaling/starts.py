@@ -6,21 +6,20 @@ best cells all over it are polished: that many starts agree proves nothing where
 one valley.
 """
 
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
-from scipy.optimize import nnls
 
 from workbench.scaling.huber import DELTA, huber
-from workbench.scaling.laws import Law
+from workbench.scaling.laws import SumLaw
 
 _PER_EXPONENT = 24
 _SMALLEST = 0.02
-_CELLS = 30  # of the grid that are polished
-_ABSENT = -40.0  # the logarithm of a coefficient that least squares put at 0
+CELLS = 30  # of the grid that are polished
+ABSENT = -40.0  # the logarithm of a coefficient that least squares put at 0
 
 
-def starts(law: Law, x: np.ndarray, log_loss: np.ndarray) -> np.ndarray:
+def starts(law: SumLaw, x: np.ndarray, log_loss: np.ndarray) -> np.ndarray:
     """The best cells' parameters as logarithms, (cells, parameters).
 
     Args:
@@ -32,15 +31,46 @@ def starts(law: Law, x: np.ndarray, log_loss: np.ndarray) -> np.ndarray:
     grid = np.array(list(product(axis, repeat=len(law.exponents))))
     # Rows are divided by the loss: what is fitted are relative errors, as the logarithm's are.
     basis = law.basis(grid, x) / np.exp(log_loss)[:, None]
-    coefficients = np.stack([_non_negative(cell) for cell in basis])
+    coefficients = non_negative(basis, np.ones(len(x)))
     fitted = np.einsum("gnj,gj->gn", basis, coefficients)
-    loss = huber(np.log(np.maximum(fitted, 1e-300)), DELTA).sum(1)
-    best = np.argsort(loss, kind="stable")[:_CELLS]
-    logs = np.where(coefficients > 0, np.log(np.maximum(coefficients, 1e-300)), _ABSENT)
-    return np.concatenate([logs[best], np.log(grid[best])], axis=1)
+    best = best_cells(fitted)
+    return np.concatenate([logs_of(coefficients[best]), np.log(grid[best])], axis=1)
 
 
-def _non_negative(basis: np.ndarray) -> np.ndarray:
-    """The coefficients ≥ 0 with basis · coefficients nearest to ones, by the triangle of QR."""
-    q, r = np.linalg.qr(basis)
-    return nnls(r, q.sum(axis=0))[0]
+def best_cells(relative: np.ndarray, count: int = CELLS) -> np.ndarray:
+    """The cells (count,) of least objective, by fitted over measured loss (cells, points)."""
+    loss = huber(np.log(np.maximum(relative, 1e-300)), DELTA).sum(1)
+    return np.argsort(loss, kind="stable")[:count]
+
+
+def logs_of(coefficients: np.ndarray) -> np.ndarray:
+    """Logarithms of coefficients, with a stand-in for 0."""
+    return np.where(coefficients > 0, np.log(np.maximum(coefficients, 1e-300)), ABSENT)
+
+
+def non_negative(basis: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The coefficients ≥ 0, (cells, terms), with basis · coefficients nearest to the target.
+
+    Args:
+        basis: (cells, points, terms), a handful of terms.
+        target: (points,) or (cells, points).
+
+    The least squares of every subset of terms are solved for all cells at once; of those whose
+    coefficients are all positive, the best is the answer.
+    """
+    cells, _, terms = basis.shape
+    length = np.sqrt(np.einsum("gnj,gnj->gj", basis, basis)) + 1e-300
+    scaled = basis / length[:, None, :]
+    gram = np.einsum("gni,gnj->gij", scaled, scaled) + 1e-12 * np.eye(terms)
+    right = np.einsum("gnj,gn->gj", scaled, np.broadcast_to(target, basis.shape[:2]))
+    best, explained = np.zeros((cells, terms)), np.zeros(cells)
+    for size in range(1, terms + 1):
+        for subset in combinations(range(terms), size):
+            own = np.array(subset)
+            solved = np.linalg.solve(gram[:, own[:, None], own], right[:, own, None])[..., 0]
+            gain = np.einsum("gj,gj->g", solved, right[:, own])
+            better = (solved >= 0).all(axis=1) & (gain > explained)
+            whole = np.zeros((cells, terms))
+            whole[:, own] = solved
+            best[better], explained[better] = whole[better], gain[better]
+    return best / length
