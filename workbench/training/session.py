@@ -35,7 +35,7 @@ from workbench.training.prepare import Prepared
 from workbench.training.randomness import Randomness, renewed, seeded
 from workbench.training.replay import can_replay, fingerprint
 from workbench.training.same_run import refuse_other_terms
-from workbench.training.spending import Spending
+from workbench.training.spending import Reading, Spending
 from workbench.training.step import Stepper
 
 _SAMPLE_TOKENS = 60
@@ -140,9 +140,8 @@ class Run:
                     self.prepared,
                     self.position,
                     outcome,
-                    self.spending,
+                    self._reading(exact=last, evaluated=evaluated),
                     evaluated=evaluated,
-                    exact=last or (evaluated and self.spending.affords(every)),
                     step_seconds=step_seconds,
                 )
                 self._tell(on_step, report, save=evaluated)
@@ -156,6 +155,13 @@ class Run:
             max_grad_norm=self.stepper.max_grad_norm,
             seconds=time.perf_counter() - self.clock,
         )
+
+    def _reading(self, *, exact: bool, evaluated: bool) -> Reading:
+        """What is shown of ε after the step just taken."""
+        position, every = self.position, self.config.training.evaluate_every
+        if exact or (evaluated and self.spending.affords(every, seconds=position.seconds)):
+            return self.spending.exact(position.step)
+        return self.spending.bound(position.step, seconds=position.seconds)
 
     def _reason(self) -> Reason | None:
         return reason_to_stop(self.config.training, self.position.watch, self.position.seconds)

@@ -40,7 +40,6 @@ from workbench.training.quantile import count_below, moved_norm, noisy_share_bel
 from workbench.training.replay import global_chance
 from workbench.training.sampling import poisson_batch
 
-
 _LOOKS = 4  # at a forward pass that seems to draw chance of its own
 
 
