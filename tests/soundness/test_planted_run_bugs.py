@@ -120,7 +120,11 @@ def only_the_forward_pass_is_narrow(config: RunConfig, folder: Path) -> None:
             patch.setattr(models, "record_losses", _seen(models.record_losses, within))
             prepared = prepare(narrow)
             step.batch_gradient_sum(
-                prepared.model, prepared.training[:3], narrow, max_grad_norm=1.0
+                prepared.model,
+                prepared.training[:3],
+                narrow,
+                max_grad_norm=1.0,
+                physical_batch_size=3,
             )
         assert within
         assert not any(within)

@@ -68,6 +68,7 @@ class StepReport:
 class RunResult:
     """How a run ended. ``guarantee`` is certified for the steps truly taken.
 
+    ``run_dir`` is the folder that the first process has written, in every process.
     ``noise_multiplier`` and ``sample_rate`` are those of the first step.
     """
 
