@@ -20,10 +20,6 @@ LAYERS = {
     "panels": 8,
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
-STILL_IN_CIRCLES = {  # none may join them
-    "workbench.clipping": {"gradient_sum", "opacus_ghost", "opacus_hooks"},
-    "workbench.training": {"step", "replay", "memory.estimate", "memory.predict"},
-}
 HEAVY = ["torch", "transformers", "opacus", "plotly", "ipywidgets", "distributed"]
 
 
@@ -45,9 +41,25 @@ def test_an_import_inside_a_function_counts():
 
 
 def test_modules_import_in_no_circle():
-    imports = {dotted(path): modules_imported(path) for path in MODULES}
-    known = {f"{lead}.{name}" for lead, names in STILL_IN_CIRCLES.items() for name in names}
-    assert in_circles(imports) <= known
+    assert in_circles({dotted(path): modules_imported(path) for path in MODULES}) == set()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from workbench.runs import ledger",
+        "from workbench.runs.ledger import read",
+        "def late():\n    import workbench.runs.ledger",
+        "import importlib\nimportlib.import_module('workbench.runs.ledger')",
+        "HOMES = {'read': 'runs.ledger'}\nimport_module(f'workbench.{HOMES[name]}')",
+    ],
+)
+def test_an_import_is_seen_however_it_is_made(statement: str):
+    module = PACKAGE / "runs" / "verify.py"
+    assert modules_imported(module, statement) == {"workbench.runs.ledger"}
+    only_types = f"if TYPE_CHECKING:\n    {statement}"
+    if statement.startswith("from"):
+        assert modules_imported(module, only_types) == set()
 
 
 def test_panels_share_what_is_common_and_common_needs_none_of_them():
@@ -99,9 +111,12 @@ def dotted(path: Path) -> str:
     return ".".join(parts).removesuffix(".__init__")
 
 
-def modules_imported(path: Path) -> set[str]:
-    """The modules of the package that one imports, also inside functions; not for types alone."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+def modules_imported(path: Path, source: str | None = None) -> set[str]:
+    """The modules of the package that one imports, also inside functions; not for types alone.
+
+    What ``import_module`` is given may be put together of any texts in the module.
+    """
+    tree = ast.parse(source or path.read_text(encoding="utf-8"))
     for_types = {
         inner
         for node in ast.walk(tree)
@@ -110,10 +125,17 @@ def modules_imported(path: Path) -> set[str]:
     }
     modules = {dotted(module) for module in MODULES}
     found: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node not in for_types:
-            names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {name if name in modules else str(node.module) for name in names}
+    for node in set(ast.walk(tree)) - for_types:
+        match node:
+            case ast.Import(names):
+                found |= {alias.name for alias in names}
+            case ast.ImportFrom(module, names):
+                full = {f"{module}.{alias.name}" for alias in names}
+                found |= {name if name in modules else str(module) for name in full}
+            case ast.Call(ast.Name("import_module") | ast.Attribute(attr="import_module"), [given]):
+                texts = [given] if isinstance(given, ast.Constant) else ast.walk(tree)
+                values = {str(text.value) for text in texts if isinstance(text, ast.Constant)}
+                found |= values | {f"workbench.{value}" for value in values}
     return (found & modules) - {dotted(path)}
 
 

@@ -67,12 +67,17 @@ def train_with_bar(
         else:
             assert config is not None
             result = training.train(config, on_step=show, stop=stop, run_dir=run_dir)
-    return result if result.run_dir.name else None
+    return result if _is_first() else None
 
 
 def _bar() -> tqdm:
     """A bar on standard error, in the first process of a run alone."""
-    return tqdm(unit="step", dynamic_ncols=True, disable=os.environ.get("RANK", "0") != "0")
+    return tqdm(unit="step", dynamic_ncols=True, disable=not _is_first())
+
+
+def _is_first() -> bool:
+    """Whether this is the first process of a run, or its only one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager

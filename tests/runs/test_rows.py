@@ -22,7 +22,7 @@ def report(**changes: Any) -> StepReport:
         "loss": math.log(4.0),
         "heldout_loss": None,
         "epsilon": 1.5,
-        "epsilon_exact": True,
+        "epsilon_steps": 3,
         "gradient_norms": np.arange(11, dtype=np.float32),
         "clipped_fraction": 0.25,
         "batch_size": 11,

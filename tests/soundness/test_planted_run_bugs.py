@@ -17,7 +17,7 @@ from workbench import privacy, training
 from workbench.config import RunConfig
 from workbench.training import StepReport, models, step
 from workbench.training.prepare import Prepared, prepare
-from workbench.training.spending import Spending
+from workbench.training.spending import Reading, Spending
 from workbench.training.step import Outcome, Stepper
 
 from .witness import watch
@@ -120,7 +120,11 @@ def only_the_forward_pass_is_narrow(config: RunConfig, folder: Path) -> None:
             patch.setattr(models, "record_losses", _seen(models.record_losses, within))
             prepared = prepare(narrow)
             step.batch_gradient_sum(
-                prepared.model, prepared.training[:3], narrow, max_grad_norm=1.0
+                prepared.model,
+                prepared.training[:3],
+                narrow,
+                max_grad_norm=1.0,
+                physical_batch_size=3,
             )
         assert within
         assert not any(within)
@@ -166,8 +170,11 @@ def the_draw_ignores_the_schedule(patch: pytest.MonkeyPatch) -> None:
 
 
 def epsilon_of_the_stretch_before(patch: pytest.MonkeyPatch) -> None:
-    def floored(self: Any, taken: int) -> float:
-        return self.guarantee(taken // self._stretch * self._stretch).epsilon
+    def floored(self: Any, taken: int, *, seconds: float) -> Reading:
+        before = self.guarantee(taken // self._stretch * self._stretch)
+        return Reading(before.epsilon, covering(self, taken, seconds=seconds).steps)
+
+    covering = Spending.bound
 
     patch.setattr(Spending, "bound", floored)
 

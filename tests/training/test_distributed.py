@@ -17,7 +17,7 @@ from scipy import stats
 from workbench import training
 from workbench.config import RunConfig
 from workbench.errors import InputError
-from workbench.training import distributed, session, step
+from workbench.training import distributed, start, step
 from workbench.training.distributed import World
 from workbench.training.optimizer import optimizer
 from workbench.training.prepare import prepare
@@ -65,6 +65,10 @@ class InThreads(World):
             gradients[name].copy_(gradient)
 
 
+def stepper(config: RunConfig, prepared: Any, chosen: Any, world: World) -> Stepper:
+    return Stepper(config, prepared, chosen, world, physical_batch_size=16)
+
+
 def test_secure_processes_share_one_poisson_batch(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,7 +87,7 @@ def test_secure_processes_share_one_poisson_batch(
     for rank in range(2):
         prepared = prepare(config)
         chosen = optimizer(prepared.model, config.training)
-        steppers.append(Stepper(config, prepared, chosen, InThreads(rank, 2)))
+        steppers.append(stepper(config, prepared, chosen, InThreads(rank, 2)))
 
     def take(rank: int) -> Any:
         ranks[threading.get_ident()] = rank
@@ -128,7 +132,7 @@ def test_the_noise_is_that_of_one_process(
     for rank in range(2):
         prepared = prepare(config)
         chosen = optimizer(prepared.model, config.training)
-        steppers.append(Stepper(config, prepared, chosen, world(rank, 2)))
+        steppers.append(stepper(config, prepared, chosen, world(rank, 2)))
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda stepper: stepper.take(0, None), steppers))
     noise = torch.cat([(30 * released[0][name] - sums[0][name]).flatten() for name in sums[0]])
@@ -138,10 +142,10 @@ def test_the_noise_is_that_of_one_process(
 
 _THE_SAME_NOISE = """
 from workbench.cli import main
-from workbench.training import session
+from workbench.training import start
 
-seeded = session.seeded
-session.seeded = lambda chance, fingerprint: seeded(chance, "the same")
+seeded = start.seeded
+start.seeded = lambda chance, fingerprint: seeded(chance, "the same")
 main()
 """
 
@@ -155,8 +159,8 @@ def test_two_processes_take_the_steps_of_one(
     By themselves two processes draw other noise than one, because of that order; here they are
     told to draw the same. Noise added by both would move every weight by far more.
     """
-    seeded = session.seeded
-    monkeypatch.setattr(session, "seeded", lambda chance, _: seeded(chance, "the same"))
+    seeded = start.seeded
+    monkeypatch.setattr(start, "seeded", lambda chance, _: seeded(chance, "the same"))
     config = config.with_changes(
         {"privacy.clipping": "adaptive", "training.optimizer": "sgd", "training.learning_rate": 0.1}
     )

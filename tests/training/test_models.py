@@ -101,7 +101,9 @@ def test_records_of_one_token_have_no_loss_and_no_gradient() -> None:
     model, tokens = _tiny("tiny-llama").train(), torch.zeros(3, 8, dtype=torch.int64)
     labels = tokens.masked_fill(torch.arange(8) >= 1, IGNORED)
     records = Examples(tokens, labels)
-    clipped, losses = batch_gradient_sum(model, records, RunConfig(), max_grad_norm=1.0)
+    clipped, losses = batch_gradient_sum(
+        model, records, RunConfig(), max_grad_norm=1.0, physical_batch_size=16
+    )
     assert losses.tolist() == clipped.norms.tolist() == [0, 0, 0]
     assert not any(gradient.any() for gradient in clipped.gradients.values())
 

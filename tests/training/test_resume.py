@@ -20,7 +20,7 @@ from workbench.config import RunConfig
 from workbench.errors import InputError
 from workbench.runs.ledger import Ledger, read
 from workbench.training import run as run_module
-from workbench.training import session, step
+from workbench.training import session, start, step
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -231,7 +231,7 @@ def _drawn(patch: pytest.MonkeyPatch) -> tuple[list[tuple[int, ...]], list[float
 
 
 def _another_device(run_dir: Path, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(session, "fingerprint", lambda *_: None)
+    patch.setattr(start, "fingerprint", lambda *_: None)
 
 
 def _other_threads(run_dir: Path, patch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from workbench.config import RunConfig
 from workbench.errors import InputError
 from workbench.runs.ledger import Terms, read
 from workbench.runs.report import perplexity
-from workbench.training import RunResult, StepReport, models, prepare, session, step
+from workbench.training import RunResult, StepReport, models, prepare, session, start, step
 from workbench.training.randomness import Randomness
 
 
@@ -152,12 +152,12 @@ def test_equal_configurations_give_equal_weights_and_another_seed_others(
 @pytest.fixture
 def same_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs draw the same batches and noise whatever their ``runtime``, to be compared."""
-    usual = session.seeded
+    usual = start.seeded
 
     def drawn(chance: Randomness, fingerprint: str | None) -> Randomness:
         return usual(chance, "the same")
 
-    monkeypatch.setattr(session, "seeded", drawn)
+    monkeypatch.setattr(start, "seeded", drawn)
 
 
 @pytest.mark.usefixtures("same_chance")

@@ -26,7 +26,7 @@ import torch
 from workbench import training
 from workbench.config import RunConfig
 from workbench.runs.ledger import read
-from workbench.training import calibrate, replay, session, step
+from workbench.training import calibrate, replay, start, step
 from workbench.training import run as run_module
 from workbench.training.prepare import Prepared, prepare
 from workbench.training.randomness import Randomness
@@ -187,12 +187,12 @@ def _less_memory(patch: pytest.MonkeyPatch) -> None:
 
 def _a_gpu(patch: pytest.MonkeyPatch) -> None:
     """Which repeats nothing; the arithmetic stays here."""
-    patch.setattr(session, "fingerprint", lambda *_: None)
+    patch.setattr(start, "fingerprint", lambda *_: None)
     patch.setattr(calibrate, "fingerprint", lambda *_: None)
 
 
 def _two_processes(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(session.World, "joint", lambda _, value: f"{value} {value}")
+    patch.setattr(start.World, "joint", lambda _, value: f"{value} {value}")
 
 
 SURROUNDINGS = [
@@ -417,13 +417,13 @@ def test_a_model_that_draws_chance_of_its_own_is_never_one_release(
     long: RunConfig, tmp_path: Path, seen: Releases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As with layers left out at random: two sums under the same noise would differ."""
-    prepared = session.Run.__init__
+    fresh = start.Start.fresh
 
-    def with_chance(self: Any, config: RunConfig, ready: Any, world: Any) -> None:
+    def with_chance(config: RunConfig, ready: Any, world: Any) -> start.Start:
         ready.model.model.norm = torch.nn.Sequential(ready.model.model.norm, _Drawing())
-        prepared(self, config, ready, world)
+        return fresh(config, ready, world)
 
-    monkeypatch.setattr(session.Run, "__init__", with_chance)
+    monkeypatch.setattr(start.Start, "fresh", with_chance)
     for name in "ab":
         training.train(long.with_changes({"training.steps": 2}), run_dir=tmp_path / name)
     assert len({release.noise_state for release in seen}) == 4

@@ -18,7 +18,13 @@ def two_steps(config: RunConfig, shape: PretrainedConfig) -> None:
     expected, size = config.training.expected_batch_size, physical_batch_size(config, model)
     records = torch.randint(256, (expected, config.corpus.record_tokens))
     for _ in range(2):
-        total, _ = batch_gradient_sum(model, Examples(records, records), config, max_grad_norm=1.0)
+        total, _ = batch_gradient_sum(
+            model,
+            Examples(records, records),
+            config,
+            max_grad_norm=1.0,
+            physical_batch_size=size,
+        )
         multiplier = 0.8 if config.privacy.private else 0.0
         noise = gaussian_noise(total, noise_multiplier=multiplier, generator=chance)
         noisy = noisy_mean(total.gradients, noise, expected_batch_size=expected)

@@ -81,6 +81,7 @@ def _trial(config: RunConfig) -> tuple[float, float]:
     import torch
 
     from workbench.training import models
+    from workbench.training.memory.predict import physical_batch_size
     from workbench.training.prepare import prepare
     from workbench.training.step import batch_gradient_sum
 
@@ -89,9 +90,12 @@ def _trial(config: RunConfig) -> tuple[float, float]:
     models.mean_loss(prepared.model, prepared.heldout.tokens, prepared.heldout.labels)
     times = [time.perf_counter()]
     batch = prepared.training[torch.arange(config.training.expected_batch_size)]
+    size = physical_batch_size(config, prepared.model)
     for _ in range(_TRIALS):
         norm = config.privacy.max_grad_norm
-        batch_gradient_sum(prepared.model, batch, config, max_grad_norm=norm)
+        batch_gradient_sum(
+            prepared.model, batch, config, max_grad_norm=norm, physical_batch_size=size
+        )
         times.append(time.perf_counter())
     return times[0] - began, float(np.diff(times).min())
 

@@ -7,26 +7,23 @@ Adding or removing one record then moves the sum by at most C, and on that alone
 calibrated.
 """
 
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
+from workbench.clipping import calls
 from workbench.clipping.clipped_sum import (
     ClippedSum,
     Factors,
     OtherRowsError,
     RecordLosses,
-    now_and_then,
     trainable,
 )
 from workbench.clipping.isolation_probe import probe_is_due, refuse_mixing
 from workbench.clipping.mutation_guard import refusing_changes
 from workbench.errors import InputError, positive
 
-_CALLS: WeakKeyDictionary[nn.Module, Counter[str]] = WeakKeyDictionary()  # by engine
 ENGINES = ("bookkeeping", "ghost", "hooks", "reference")
 
 
@@ -99,10 +96,10 @@ def clipped_gradient_sum(
     except OtherRowsError:
         probe(call=0)  # the truer reason, where it is one
         raise
-    calls = _CALLS.setdefault(model, Counter())
-    if probe_is_due(model, len(clipped.norms), call=calls[engine] + 1):
-        probe(call=calls[engine] + 1)
-    calls[engine] += 1  # a call that is refused does not count, and the next is looked at again
+    call, batch = calls.number_of(model, engine), len(clipped.norms)
+    if probe_is_due(model, batch, call=call):
+        probe(call=call, batch=batch)
+    calls.count(model, engine)
     return clipped
 
 
@@ -154,7 +151,7 @@ def _refuse_hooks(model: nn.Module) -> None:
 
 
 def _losses(model: nn.Module, engine: str, record_losses: RecordLosses) -> Tensor:
-    with refusing_changes(model, values=costly_checks_are_due(model, engine)):
+    with refusing_changes(model, values=calls.costly_checks_are_due(model, engine)):
         losses = record_losses()
     if losses.ndim != 1:
         raise InputError(
@@ -162,13 +159,3 @@ def _losses(model: nn.Module, engine: str, record_losses: RecordLosses) -> Tenso
             "(batch,); sum or average over tokens only."
         )
     return losses
-
-
-def rows_are_due(model: nn.Module, engine: str, losses: Tensor) -> bool:
-    """Whether an engine is to see that the rows of layers are the records."""
-    return probe_is_due(model, len(losses), call=_CALLS.get(model, Counter[str]())[engine] + 1)
-
-
-def costly_checks_are_due(model: nn.Module, engine: str) -> bool:
-    """At an engine's calls 1, 4, 16, 64 … on a model, so that they cost little in the long run."""
-    return now_and_then(_CALLS.get(model, Counter[str]())[engine] + 1)

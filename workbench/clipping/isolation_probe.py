@@ -20,6 +20,7 @@ import random
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -37,6 +38,8 @@ from workbench.clipping.clipped_sum import (
 from workbench.clipping.record_exchange import Entries, Exchange, Way
 from workbench.errors import InputError
 
+T = TypeVar("T")
+
 _MOST_PROBED: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()  # records
 
 
@@ -50,16 +53,22 @@ def probe_is_due(model: nn.Module, batch: int, *, call: int) -> bool:
 
 
 def refuse_mixing(
-    model: nn.Module, record_losses: RecordLosses, *, call: int, gradients: bool
+    model: nn.Module,
+    record_losses: RecordLosses,
+    *,
+    call: int,
+    gradients: bool,
+    batch: int | None = None,
 ) -> None:
     """Raise `MixedRecordsError` where the loss of a record is seen to depend on other records.
 
-    Without ``gradients`` losses alone are compared, which takes little memory beside the sum.
+    Without ``gradients`` losses alone are compared, which takes little memory beside the sum, and
+    with a known ``batch`` three forward passes.
     Whatever chance torch, numpy and Python lend to ``record_losses`` is the same in every call, and
     is left as it was found.
     """
     with _same_draws(model) as again:
-        look = _Look(model, record_losses, again, gradients=gradients)
+        look = _Look(model, record_losses, again, gradients=gradients, batch=batch)
         batch = look.batch
         if batch < 2:
             return
@@ -91,23 +100,34 @@ class _Look:
         again: Callable[[], None],
         *,
         gradients: bool,
+        batch: int | None,
     ) -> None:
         self.model, self.record_losses, self.again = model, record_losses, again
         self.gradients = self.followed = gradients
-        again()
+        self.batch = self._counted() if batch is None else batch
+        self._unchanged: tuple[Tensor, Exchange] | None = None
+
+    def _counted(self) -> int:
+        def count() -> int:
+            self.again()
+            with _followed(self.followed):
+                return len(self.record_losses())
+
+        return self._followed_if_need_be(count)
+
+    def _followed_if_need_be(self, call: Callable[[], T]) -> T:
+        """Without gradients, unless ``record_losses`` takes some of its own."""
         try:
-            with _followed(gradients):
-                self.batch = len(record_losses())
+            return call()
         except RuntimeError as error:
-            if gradients or isinstance(error, torch.OutOfMemoryError):
+            if self.followed or isinstance(error, torch.OutOfMemoryError):
                 raise
-            self.followed = True  # it takes gradients of its own
-            again()
-            self.batch = len(record_losses())
+            self.followed = True
+            return call()
 
     def isolated(self, halves: tuple[Tensor, Tensor]) -> bool:
         """Whether losses stay where other records are replaced or, if need be, by their weights."""
-        _, found = self._of(halves[0], Exchange(self.model, self.batch))
+        _, found = self._before(halves[0])
         if not found.tensors:
             return self.weighs()
         if self._stay(halves, "first") or (found.ambiguous and self._stay(halves, "last")):
@@ -120,7 +140,7 @@ class _Look:
 
     def _stay(self, halves: tuple[Tensor, Tensor], way: Way) -> bool:
         for kept in halves:
-            before, seen = self._of(kept, Exchange(self.model, self.batch))
+            before, seen = self._before(kept)
             try:
                 sources = _sources(kept, self.batch)
                 after, then = self._of(kept, Exchange(self.model, self.batch, sources, way))
@@ -156,6 +176,19 @@ class _Look:
             one is None or other is None or _is_weighted(one, other, once=one_record_each)
             for one, other in zip(plain, weighted, strict=True)
         )
+
+    def _before(self, kept: Tensor) -> tuple[list[Tensor], Exchange]:
+        """The same of the data as they are; losses alone are of all records at once."""
+        if self.gradients:
+            return self._of(kept, Exchange(self.model, self.batch))
+        if self._unchanged is None:
+            everything = torch.arange(self.batch)
+            (losses,), mode = self._followed_if_need_be(
+                lambda: self._of(everything, Exchange(self.model, self.batch))
+            )
+            self._unchanged = losses, mode
+        losses, mode = self._unchanged
+        return [losses[kept.to(losses.device)]], mode
 
     def _of(self, kept: Tensor, mode: Exchange) -> tuple[list[Tensor], Exchange]:
         """The losses of some records and, where asked for, what tells of their gradient."""

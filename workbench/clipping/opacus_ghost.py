@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 
 from workbench.clipping.bookkeeping.contributions import Rows, wide
+from workbench.clipping.calls import costly_checks_are_due, rows_are_due
 from workbench.clipping.clipped_sum import (
     ClippedSum,
     Factors,
@@ -35,7 +36,6 @@ from workbench.clipping.clipped_sum import (
     widest,
     zeros,
 )
-from workbench.clipping.gradient_sum import costly_checks_are_due, rows_are_due
 from workbench.clipping.opacus_hooks import (
     attached,
     outputs_kept,

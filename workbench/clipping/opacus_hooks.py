@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 
 from workbench.clipping.bookkeeping.contributions import wide
+from workbench.clipping.calls import rows_are_due
 from workbench.clipping.clipped_sum import (
     ClippedSum,
     Factors,
@@ -30,7 +31,6 @@ from workbench.clipping.clipped_sum import (
     trainable,
     zeros,
 )
-from workbench.clipping.gradient_sum import rows_are_due
 from workbench.errors import InputError
 
 Hooks = TypeVar("Hooks", bound=GradSampleHooks)

@@ -5,6 +5,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,15 +28,14 @@ _ROUNDING = 64 * 2.0**-53  # of log E[(P/Q)^α], a step
 
 def renyi_epsilon(history: History, delta: float, batches: Batches = POISSON) -> float:
     """ε of a checked history at ``delta``."""
-    fixed_size = batches.sampling == "fixed_size"
-    return _epsilon(_event(history, batches), _steps(history), delta, fixed_size=fixed_size)
+    with quiet(), _in_a_sentence():
+        return _answer(float(_composed(history, batches).get_epsilon(delta)))
 
 
 def renyi_delta(history: History, epsilon: float) -> float:
     """δ of a checked history at ``epsilon``."""
     with quiet(), _in_a_sentence():
-        accountant = _accountant(_event(history, POISSON), _steps(history), fixed_size=False)
-        return float(accountant.get_delta(epsilon))
+        return float(_composed(history, POISSON).get_delta(epsilon))
 
 
 def best_of_trials(history: History, delta: float, *, mean: float, shape: float) -> float:
@@ -44,32 +44,50 @@ def best_of_trials(history: History, delta: float, *, mean: float, shape: float)
 
     with _in_a_sentence():
         event = RepeatAndSelectDpEvent(_event(history, POISSON), mean, shape)
-    return _epsilon(event, _steps(history), delta, fixed_size=False)
-
-
-def _epsilon(
-    event: "dp_accounting.DpEvent", steps: int, delta: float, *, fixed_size: bool
-) -> float:
     with quiet(), _in_a_sentence():
-        epsilon = float(_accountant(event, steps, fixed_size=fixed_size).get_epsilon(delta))
+        accountant = _rounded_up(_accountant().compose(event), _steps(history))
+        return _answer(float(accountant.get_epsilon(delta)))
+
+
+def _answer(epsilon: float) -> float:
     if math.isnan(epsilon):
         raise _refusal("its answer is no number")
     return epsilon
 
 
-def _accountant(
-    event: "dp_accounting.DpEvent", steps: int, *, fixed_size: bool
+def _accountant(batches: Batches = POISSON) -> "dp_accounting.rdp.RdpAccountant":
+    from dp_accounting import NeighboringRelation as Relation
+    from dp_accounting import rdp
+
+    fixed_size = batches.sampling == "fixed_size"
+    relation = Relation.REPLACE_ONE if fixed_size else Relation.ADD_OR_REMOVE_ONE
+    return rdp.RdpAccountant(_ORDERS, relation)
+
+
+def _composed(history: History, batches: Batches) -> "dp_accounting.rdp.RdpAccountant":
+    """The accountant after all steps; divergences add, so that each kind of step is asked once."""
+    accountant = _accountant(batches)
+    for sigma, rate, steps in history:
+        accountant._rdp = accountant._rdp + steps * _one_step(sigma, rate, batches)
+    return _rounded_up(accountant, _steps(history))
+
+
+@lru_cache(maxsize=256)
+def _one_step(sigma: float, rate: float, batches: Batches) -> np.ndarray:
+    """The divergences of one step at each order, by dp-accounting: half a second for a new one."""
+    divergences = _accountant(batches).compose(_event([(sigma, rate, 1)], batches))._rdp
+    divergences.flags.writeable = False
+    return divergences
+
+
+def _rounded_up(
+    accountant: "dp_accounting.rdp.RdpAccountant", steps: int
 ) -> "dp_accounting.rdp.RdpAccountant":
-    """The composed event, with what rounding of each step's moment may have taken added to it.
+    """With what rounding of each step's moment may have taken added to it.
 
     A moment of order α is 1 + O(q²), of which a float keeps nothing where q is below about 1e-8;
     the divergence is its logarithm over α − 1.
     """
-    from dp_accounting import NeighboringRelation as Relation
-    from dp_accounting import rdp
-
-    relation = Relation.REPLACE_ONE if fixed_size else Relation.ADD_OR_REMOVE_ONE
-    accountant = rdp.RdpAccountant(_ORDERS, relation).compose(event)
     orders = np.asarray(_ORDERS)
     accountant._rdp = accountant._rdp + steps * _ROUNDING * orders / (orders - 1)
     return accountant

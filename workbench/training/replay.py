@@ -9,14 +9,12 @@ out alike, a run goes on with new chance, and what was lost stays counted.
 import hashlib
 import os
 import platform
-import random
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from workbench.config import RunConfig
@@ -112,16 +110,6 @@ def own_source() -> str:
         digest.update(f"{path.relative_to(root)}\0".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def global_chance() -> str:
-    """A hash of where the generators of torch, numpy and Python stand that everybody draws from.
-
-    A forward pass that moves one of them depends on more than a fingerprint holds.
-    """
-    legacy = np.random.get_state()
-    states = (torch.get_rng_state().numpy().tobytes(), repr(legacy), repr(random.getstate()))
-    return hashlib.sha256(repr(states).encode()).hexdigest()
 
 
 def can_replay(ledger: LedgerRecord, saved: Position, own: str | None) -> bool:

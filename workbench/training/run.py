@@ -16,7 +16,8 @@ from workbench.runs.report import RunResult
 from workbench.training.distributed import joined
 from workbench.training.prepare import prepare
 from workbench.training.same_run import refuse_edits
-from workbench.training.session import OnStep, Run
+from workbench.training.session import OnStep, Session, Writer
+from workbench.training.start import Start
 
 
 def train(
@@ -41,14 +42,16 @@ def train(
     """
     path = fresh_path(run_dir)  # before the processes meet: after that the first may have made it
     with joined(config.runtime.device) as world, _threads(config.runtime.threads):
-        run = Run(config, prepare(config), world)
+        start = Start.fresh(config, prepare(config), world)
+        path = world.agreed(path)
         if not world.first:
-            return run.to_the_end(on_step, stop)
-        run.folder, run.ledger = RunFolder.new(
-            config, path, run.prepared.terms, run.summary(), corpus=run.prepared.corpus
+            return Session(start, run_dir=path, writer=None).to_the_end(on_step, stop)
+        folder, ledger = RunFolder.new(
+            config, path, start.prepared.terms, start.summary(), corpus=start.prepared.corpus
         )
-        with run.ledger:
-            return run.to_the_end(on_step, stop)
+        with ledger:
+            session = Session(start, run_dir=path, writer=Writer(folder, ledger))
+            return session.to_the_end(on_step, stop)
 
 
 def resume(
@@ -68,28 +71,29 @@ def resume(
     state = refuse_edits(record)
     runtime = record.config.runtime
     with joined(runtime.device) as world, _threads(runtime.threads):
-        run = Run(record.config, prepare(record.config), world)
-        run.restore(record, state)
+        start = Start.fresh(record.config, prepare(record.config), world).restored(record, state)
+        path = world.agreed(record.path)
         if not world.first:
-            return run.to_the_end(on_step, stop)
-        run.folder = RunFolder.resumed(record, step=run.position.step)
-        run.ledger = Ledger.resumed(
+            return Session(start, run_dir=path, writer=None).to_the_end(on_step, stop)
+        folder = RunFolder.resumed(record, step=start.position.step)
+        ledger = Ledger.resumed(
             record.path / LEDGER,
-            recorded=run.position.recorded,
-            same_noise=run.same_noise,
+            recorded=start.position.recorded,
+            same_noise=start.same_noise,
             head=record.ledger.head,
         )
-        with run.ledger:
-            _go_on(run, run.folder, run.ledger, record)
-            return run.to_the_end(on_step, stop)
+        with ledger:
+            _go_on(start, folder, ledger, record)
+            session = Session(start, run_dir=path, writer=Writer(folder, ledger))
+            return session.to_the_end(on_step, stop)
 
 
-def _go_on(run: Run, folder: RunFolder, ledger: Ledger, record: RunRecord) -> None:
+def _go_on(start: Start, folder: RunFolder, ledger: Ledger, record: RunRecord) -> None:
     """Have it on the disk that the run goes on, or leave the folder as it was."""
     try:
-        folder.write_summary(run.summary())  # the old one names the old end of the ledger
+        folder.write_summary(start.summary())  # the old one names the old end of the ledger
         try:
-            ledger.go_on(step=run.position.step, same_noise=run.same_noise)
+            ledger.go_on(step=start.position.step, same_noise=start.same_noise)
         except OSError:
             if read_ledger(folder.path / LEDGER).head == record.ledger.head:
                 folder.write_summary(record.summary)

@@ -7,36 +7,23 @@ and what the folder and whoever follows are told.
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from workbench.config import RunConfig
 from workbench.errors import InputError, sentence
 from workbench.privacy import Guarantee
-from workbench.runs.folder import LEDGER, RunFolder, RunRecord
+from workbench.runs.folder import LEDGER, RunFolder
 from workbench.runs.ledger import Ledger
 from workbench.runs.ledger import read as read_ledger
 from workbench.runs.report import RunResult, State, StepReport
 from workbench.runs.stopping import Reason, reason_to_stop
 from workbench.training import checkpoint, models, progress
-from workbench.training.checkpoint import Position
-from workbench.training.distributed import World
-from workbench.training.memory.predict import physical_batch_size
-from workbench.training.optimizer import optimizer
-from workbench.training.plan import remaining
-from workbench.training.prepare import Prepared
-from workbench.training.randomness import Randomness, renewed, seeded
-from workbench.training.replay import can_replay, fingerprint
-from workbench.training.same_run import refuse_other_terms
-from workbench.training.spending import Spending
-from workbench.training.step import Stepper
+from workbench.training.spending import Reading
+from workbench.training.start import Start
 
 _SAMPLE_TOKENS = 60
 _SAVE_SECONDS = 60.0  # about how much training a kill can cost where evaluations are rare
@@ -44,58 +31,27 @@ _SAVE_SHARE = 0.02  # of the run's time, which large models would exceed once a 
 OnStep = Callable[[StepReport], None]
 
 
-class Run:
-    """One run in progress and what it keeps between steps; only the first process writes."""
+@dataclass(frozen=True)
+class Writer:
+    """A run's folder and its open ledger, which the first process alone has."""
 
-    folder: RunFolder | None = None
-    ledger: Ledger | None = None
+    folder: RunFolder
+    ledger: Ledger
 
-    def __init__(self, config: RunConfig, prepared: Prepared, world: World) -> None:
-        self.config, self.prepared, self.world = config, prepared, world
-        with torch.no_grad():
-            world.take_from_first(dict(prepared.model.named_parameters()))
-        self.optimizer = optimizer(prepared.model, config.training)
-        self.stepper = Stepper(config, prepared, self.optimizer, world)
-        self.stepper.try_out()
-        self.spending = Spending(prepared.terms, prepared.plan)
-        own = None if self.stepper.draws_elsewhere else fingerprint(config, prepared)
-        self.position = Position(fingerprint=world.joint(own))
-        self._draw_from(seeded(prepared.randomness, self.position.fingerprint))
-        self.began, self.clock = datetime.now(UTC), time.perf_counter()
-        self.save_due = self.clock + _SAVE_SECONDS
-        self.same_noise = True
 
-    def restore(self, record: RunRecord, state: Mapping[str, Any] | None) -> None:
-        """Stand where the newest checkpoint of ``record`` stands, or at the start without one.
+class Session:
+    """One session of a run, and what it keeps between steps.
 
-        ``state`` is that checkpoint's, as `same_run.refuse_edits` has read it.
-        """
-        refuse_other_terms(record, self.prepared.terms, self.prepared.corpus)
-        own, saved = self.position.fingerprint, Position()
-        if record.checkpoint is not None and state is not None:
-            saved = checkpoint.restore(
-                record.checkpoint,
-                state,
-                self.prepared.model,
-                self.optimizer,
-                self.prepared.randomness,
-                fingerprint=own,
-            )
-        self.position = replace(saved, fingerprint=own)
-        self.same_noise = self.world.agreed(can_replay(record.ledger, saved, own))
-        if not self.same_noise:
-            self._draw_from(renewed(self.prepared.randomness, own))
-        prepared = self.prepared
-        recorded = self.position.recorded if self.same_noise else record.ledger.steps
-        before, since = record.ledger.first(recorded), self.position.step
-        plan = remaining(prepared.plan, self.config, before=before, since=since)
-        self.prepared = self.stepper.prepared = replace(prepared, plan=plan)
-        self.spending = Spending(prepared.terms, plan, before=before, since=since)
-        self.stepper.max_grad_norm = self.position.max_grad_norm
-        self.clock = time.perf_counter() - self.position.seconds
+    ``run_dir`` is where the first process writes, by its ``writer``; the others have none.
+    """
 
-    def _draw_from(self, chance: Randomness) -> None:
-        self.prepared = self.stepper.prepared = replace(self.prepared, randomness=chance)
+    def __init__(self, start: Start, *, run_dir: Path, writer: Writer | None) -> None:
+        self.config, self.prepared, self.world = start.config, start.prepared, start.world
+        self.optimizer, self.stepper = start.optimizer, start.stepper
+        self.spending, self.position, self.began = start.spending, start.position, start.began
+        self.run_dir, self.writer = run_dir, writer
+        now = time.perf_counter()
+        self.clock, self.save_due = now - self.position.seconds, now + _SAVE_SECONDS
 
     def to_the_end(self, on_step: OnStep | None, stop: threading.Event | None) -> RunResult:
         """Run until done, stopped or failed; the folder says which."""
@@ -106,8 +62,8 @@ class Run:
             return self._finish(reason)
         except BaseException as error:
             with suppress(OSError):  # the disk itself may be what failed
-                if self.folder is not None:
-                    self.folder.write_metrics()
+                if self.writer is not None:
+                    self.writer.folder.write_metrics()
             with suppress(OSError):
                 self._write_summary("failed", error=sentence(error))
             raise
@@ -121,6 +77,7 @@ class Run:
                 self._save()  # so that whoever goes on knows what the first steps came from
             self._tell(on_step, progress.first_report(self.prepared, self.position), save=False)
         every = self.config.training.evaluate_every
+        ledger = self.writer.ledger if self.writer else None
         while self.position.step < plan.steps:
             # Of several processes a signal may reach only one.
             stopped = any(self.world.gathered(stop.is_set()))
@@ -128,7 +85,7 @@ class Run:
             if reason is not None:
                 return reason
             began = time.perf_counter()
-            outcome = self.stepper.take(self.position.step, self.ledger)
+            outcome = self.stepper.take(self.position.step, ledger)
             self._moved_on()
             last = self.position.step == plan.steps
             evaluated = last or self.position.step % every == 0
@@ -140,9 +97,8 @@ class Run:
                     self.prepared,
                     self.position,
                     outcome,
-                    self.spending,
+                    self._reading(exact=last, evaluated=evaluated),
                     evaluated=evaluated,
-                    exact=last or (evaluated and self.spending.affords(every)),
                     step_seconds=step_seconds,
                 )
                 self._tell(on_step, report, save=evaluated)
@@ -152,10 +108,16 @@ class Run:
         self.position = replace(
             self.position,
             step=self.position.step + 1,
-            recorded=self.ledger.recorded if self.ledger else 0,
-            max_grad_norm=self.stepper.max_grad_norm,
+            recorded=self.writer.ledger.recorded if self.writer else 0,
             seconds=time.perf_counter() - self.clock,
         )
+
+    def _reading(self, *, exact: bool, evaluated: bool) -> Reading:
+        """What is shown of ε after the step just taken."""
+        position, every = self.position, self.config.training.evaluate_every
+        if exact or (evaluated and self.spending.affords(every, seconds=position.seconds)):
+            return self.spending.exact(position.step)
+        return self.spending.bound(position.step, seconds=position.seconds)
 
     def _reason(self) -> Reason | None:
         return reason_to_stop(self.config.training, self.position.watch, self.position.seconds)
@@ -163,7 +125,7 @@ class Run:
     def _evaluate(self) -> None:
         if self.world.first:
             model, heldout = self.prepared.model, self.prepared.heldout
-            size = physical_batch_size(self.config, model)  # no more memory than training takes
+            size = self.stepper.physical_batch_size  # no more memory than training takes
             loss = models.mean_loss(model, heldout.tokens, heldout.labels, batch_size=size)
             if not math.isfinite(loss):
                 raise FloatingPointError(
@@ -174,17 +136,21 @@ class Run:
             self.position = replace(self.position, heldout_loss=loss, watch=watch)
 
     def _save(self) -> None:
-        if self.folder is not None and self.ledger is not None:
-            began = time.perf_counter()
+        if self.writer is not None:
+            ledger, began = self.writer.ledger, time.perf_counter()
             checkpoint.save(
-                self.folder.checkpoints,
+                self.writer.folder.checkpoints,
                 self.prepared.model,
                 self.prepared.tokenizer,
                 self.optimizer,
                 self.prepared.randomness,
-                replace(self.position, ledger_head=self.ledger.head),
+                replace(
+                    self.position,
+                    max_grad_norm=self.stepper.max_grad_norm,
+                    ledger_head=ledger.head,
+                ),
                 config=self.config,
-                saving=partial(self.ledger.saving, step=self.position.step),
+                saving=partial(ledger.saving, step=self.position.step),
             )
             now = time.perf_counter()
             self.save_due = now + max(_SAVE_SECONDS, (now - began) / _SAVE_SHARE)
@@ -196,9 +162,9 @@ class Run:
         self.position = replace(self.position, samples=samples)
 
     def _tell(self, on_step: OnStep, report: StepReport, *, save: bool) -> None:
-        if self.folder is not None:
+        if self.writer is not None:
             # A kill between the two costs a row that is told again, not one that is missing.
-            self.folder.add(report)
+            self.writer.folder.add(report)
             if save or time.perf_counter() > self.save_due:
                 self._save()
             began = time.perf_counter()
@@ -208,12 +174,12 @@ class Run:
     def _finish(self, reason: Reason) -> RunResult:
         state: State = "cancelled" if reason == "cancelled" else "done"
         self._write_sample("after")
-        if self.folder is not None:
-            self.folder.write_metrics()
+        if self.writer is not None:
+            self.writer.folder.write_metrics()
         self._write_summary(state, reason=reason)
         terms, position = self.prepared.plan.at(0), self.position
         return RunResult(
-            run_dir=self.folder.path if self.folder else Path(),
+            run_dir=self.run_dir,
             state=state,
             reason=reason,
             steps=position.step,
@@ -231,11 +197,11 @@ class Run:
 
         A run that failed may have recorded a step that never reached the weights.
         """
-        ledger, folder = self.ledger, self.folder
-        if ledger and folder and (ledger.is_ahead or state == "failed"):
-            record = read_ledger(folder.path / LEDGER)
-            if ledger.head not in record.heads:
-                raise InputError(f"{folder.path / LEDGER} is another run's; put back the own one.")
+        if self.writer and (self.writer.ledger.is_ahead or state == "failed"):
+            path = self.writer.folder.path / LEDGER
+            record = read_ledger(path)
+            if self.writer.ledger.head not in record.heads:
+                raise InputError(f"{path} is another run's; put back the own one.")
             return record.guarantee()
         return self.spending.guarantee(self.position.step)
 
@@ -248,13 +214,14 @@ class Run:
             raise
 
     def _write_summary(self, state: State, **more: Any) -> None:
-        if self.folder is not None:
-            self.folder.write_summary(self.summary(state, **more))
-
-    def summary(self, state: State = "running", **more: Any) -> dict[str, Any]:
-        """What the folder's summary says now; ``more`` is how it ended, or what went wrong."""
-        if state != "running" and self.ledger is not None:
-            more["guarantee"], more["ledger_head"] = self._spent_if_known(state), self.ledger.head
-        return progress.summary(
-            self.config, self.prepared, self.position, state=state, began=self.began, **more
+        """``more`` is how the run ended, or what went wrong."""
+        if self.writer is None:
+            return
+        if state != "running":
+            more["guarantee"] = self._spent_if_known(state)
+            more["ledger_head"] = self.writer.ledger.head
+        self.writer.folder.write_summary(
+            progress.summary(
+                self.config, self.prepared, self.position, state=state, began=self.began, **more
+            )
         )

@@ -26,7 +26,6 @@ from workbench.config import RunConfig
 from workbench.runs.ledger import Ledger
 from workbench.training import models
 from workbench.training.distributed import World
-from workbench.training.memory.predict import physical_batch_size
 from workbench.training.optimizer import (
     gaussian_noise,
     learning_rate,
@@ -37,9 +36,8 @@ from workbench.training.optimizer import (
 from workbench.training.plan import StepTerms
 from workbench.training.prepare import Examples, Prepared
 from workbench.training.quantile import count_below, moved_norm, noisy_share_below
-from workbench.training.replay import global_chance
+from workbench.training.randomness import global_chance
 from workbench.training.sampling import poisson_batch
-
 
 _LOOKS = 4  # at a forward pass that seems to draw chance of its own
 
@@ -64,9 +62,16 @@ class Stepper:
     """Takes a run's steps one after another; ``max_grad_norm`` is where adaptive C has arrived."""
 
     def __init__(
-        self, config: RunConfig, prepared: Prepared, optimizer: Optimizer, world: World
+        self,
+        config: RunConfig,
+        prepared: Prepared,
+        optimizer: Optimizer,
+        world: World,
+        *,
+        physical_batch_size: int,
     ) -> None:
         self.config, self.prepared = config, prepared
+        self.physical_batch_size = physical_batch_size
         self.optimizer, self.world = optimizer, world
         self.max_grad_norm: float | None = None
         self.draws_elsewhere = False  # whether the model's forward pass draws chance of its own
@@ -86,7 +91,9 @@ class Stepper:
         def moves_global_chance() -> bool:
             before = global_chance()
             made_up = Examples(tokens, tokens)
-            batch_gradient_sum(prepared.model, made_up, self.config, max_grad_norm=1.0)
+            batch_gradient_sum(
+                prepared.model, made_up, self.config, max_grad_norm=1.0, physical_batch_size=2
+            )
             return global_chance() != before
 
         # Other threads, a notebook's or a cluster's, draw from the same generators now and then;
@@ -154,7 +161,13 @@ class Stepper:
         """The clipped sum of a batch and its record losses, each process doing its share."""
         world, prepared = self.world, self.prepared
         batch = prepared.training[torch.from_numpy(world.share(indices))]
-        total, losses = batch_gradient_sum(prepared.model, batch, self.config, max_grad_norm=norm)
+        total, losses = batch_gradient_sum(
+            prepared.model,
+            batch,
+            self.config,
+            max_grad_norm=norm,
+            physical_batch_size=self.physical_batch_size,
+        )
         world.add_up(total.gradients)
         refuse_other_norms(world.gathered(total.max_grad_norm))
         norms = torch.cat(world.gathered(total.norms.cpu()))
@@ -180,7 +193,12 @@ class Stepper:
 
 
 def batch_gradient_sum(
-    model: nn.Module, batch: Examples, config: RunConfig, *, max_grad_norm: float
+    model: nn.Module,
+    batch: Examples,
+    config: RunConfig,
+    *,
+    max_grad_norm: float,
+    physical_batch_size: int,
 ) -> tuple[ClippedSum, Tensor]:
     """The clipped sum of a logical batch and its record losses, one physical part at a time.
 
@@ -191,9 +209,8 @@ def batch_gradient_sum(
     bound = max_grad_norm if config.privacy.private else math.inf
     total = ClippedSum(zeros(trainable(model)), torch.zeros(0), bound)
     losses = [torch.zeros(0)]
-    size = physical_batch_size(config, model)
-    for start in range(0, len(batch), size):
-        part = batch[start : start + size].without_common_padding()
+    for start in range(0, len(batch), physical_batch_size):
+        part = batch[start : start + physical_batch_size].without_common_padding()
 
         def record_losses(part: Examples = part) -> Tensor:
             with _forward_precision(config.runtime.precision, part.tokens.device):

@@ -17,7 +17,7 @@ def report(step: int, *, steps: int = 300, **changes: Any) -> StepReport:
         "loss": math.nan if began else 5.0,
         "heldout_loss": 6.0 if began else None,
         "epsilon": 0.0 if began else 2.5,
-        "epsilon_exact": began,
+        "epsilon_steps": 0 if began else step + 1,
         "gradient_norms": np.zeros(0) if began else np.linspace(0.5, 2.0, 500),
         "clipped_fraction": 0.0 if began else 0.67,
         "batch_size": 0 if began else 500,

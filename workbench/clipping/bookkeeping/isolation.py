@@ -25,6 +25,11 @@ NOT_RECORDS = (
 _TINY = 1e-30  # what is smaller may vanish once it is weighted
 
 
+def signature_of(layer: Layer, x: Tensor) -> Signature:
+    """What tells calls of a layer on different kinds of input apart."""
+    return layer.name, x.ndim, len(x) == 1
+
+
 @dataclass(eq=False)
 class Tap:
     """A watched tensor (rows, …); ``uses`` makes uses of its gradient (batch, rows/batch, …).

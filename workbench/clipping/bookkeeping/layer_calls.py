@@ -5,9 +5,8 @@ leaves the recorder something to watch. `way_to_run` chooses by what the layer's
 """
 
 import inspect
-from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,19 +17,15 @@ from torch.overrides import TorchFunctionMode
 
 from workbench.clipping.bookkeeping import layer_rules as layers
 from workbench.clipping.bookkeeping.contributions import Dense, wide
-from workbench.clipping.bookkeeping.isolation import NOT_RECORDS, Signature, Uses, first_tensor
+from workbench.clipping.bookkeeping.habits import Habits
+from workbench.clipping.bookkeeping.isolation import NOT_RECORDS, Uses, first_tensor, signature_of
 from workbench.clipping.bookkeeping.layer import Layer, NoRuleError, why_not_look_up
-
-if TYPE_CHECKING:
-    from workbench.clipping.bookkeeping.habits import Habits
-    from workbench.clipping.bookkeeping.recorder import Recorder
-
-Way = Callable[..., Any]
+from workbench.clipping.bookkeeping.recorder import Recorder, Way
 
 _CHANGED = ("its input was changed in place after it was used", "have the model change a copy")
 
 
-def way_to_run(layer: Layer, habits: "Habits") -> Way:
+def way_to_run(layer: Layer, habits: Habits) -> Way:
     """The way for this layer: by a rule, row by row, or else as it is."""
     if layer.name in habits.without_rule or isinstance(layer.module, nn.RNNBase):
         return _as_it_is
@@ -46,7 +41,7 @@ def way_to_run(layer: Layer, habits: "Habits") -> Way:
     return _row_by_row
 
 
-def _as_it_is(recorder: "Recorder", layer: Layer, /, *args: Any, **kwargs: Any) -> Any:
+def _as_it_is(recorder: Recorder, layer: Layer, /, *args: Any, **kwargs: Any) -> Any:
     """A layer whose parameters' gradients are taken from autograd, record by record.
 
     That its records stay apart is seen from its first input and output, if these are tensors.
@@ -67,7 +62,7 @@ def _as_it_is(recorder: "Recorder", layer: Layer, /, *args: Any, **kwargs: Any) 
 
 
 def _with_rule(
-    rule: layers.Rule, recorder: "Recorder", layer: Layer, /, *args: Any, **kwargs: Any
+    rule: layers.Rule, recorder: Recorder, layer: Layer, /, *args: Any, **kwargs: Any
 ) -> Tensor:
     """A layer whose rule makes uses of its input and its output's gradient."""
     if recorder.leaves_alone(layer, _first(args, kwargs)):
@@ -83,12 +78,7 @@ def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return args[0] if args else next(iter(kwargs.values()), None)
 
 
-def signature_of(layer: Layer, x: Tensor) -> Signature:
-    """What tells calls of a layer on different kinds of input apart."""
-    return layer.name, x.ndim, len(x) == 1
-
-
-def _around_look_up(recorder: "Recorder", layer: Layer, /, *args: Any, **kwargs: Any) -> Any:
+def _around_look_up(recorder: Recorder, layer: Layer, /, *args: Any, **kwargs: Any) -> Any:
     """An embedding that scales or shifts: what it looks up inside is watched, not its output."""
     if recorder.leaves_alone(layer, _first(args, kwargs)):
         return layer.forward(*args, **kwargs)
@@ -100,7 +90,7 @@ def _around_look_up(recorder: "Recorder", layer: Layer, /, *args: Any, **kwargs:
 class _LookUps(TorchFunctionMode):
     """Watches `torch.nn.functional.embedding` while a single layer runs on ``weight``."""
 
-    def __init__(self, recorder: "Recorder", layer: Layer, weight: Tensor) -> None:
+    def __init__(self, recorder: Recorder, layer: Layer, weight: Tensor) -> None:
         super().__init__()
         self.recorder, self.layer, self.weight = recorder, layer, weight
 
@@ -129,7 +119,7 @@ _ASKING = {getattr(Tensor, name).__get__ for name in ("device", "dtype", "shape"
 
 
 def _watched(
-    rule: layers.Rule, recorder: "Recorder", layer: Layer, x: Tensor, output: Tensor
+    rule: layers.Rule, recorder: Recorder, layer: Layer, x: Tensor, output: Tensor
 ) -> Tensor:
     """``output`` (rows, …), watched; repeated for each record if all records share it."""
     if output.ndim < 2:
@@ -163,7 +153,7 @@ def _repeated(tensor: Tensor, batch: int) -> Tensor:
     return tensor.expand(batch, *tensor.shape[1 if len(tensor) == 1 else 0 :])
 
 
-def _with_copies(recorder: "Recorder", layer: Layer, /, *args: Any, **kwargs: Any) -> Tensor:
+def _with_copies(recorder: Recorder, layer: Layer, /, *args: Any, **kwargs: Any) -> Tensor:
     """A normalisation whose vectors multiply or add by broadcasting: each row gets its own copy.
 
     Autograd then sums each copy's gradient over its row alone, whatever the formula (Gemma's is
@@ -218,7 +208,7 @@ def _summed(parameter: nn.Parameter, gradient: Tensor) -> Uses:
     yield parameter, Dense(layers.over_positions(gradient, parameter.ndim))
 
 
-def _row_by_row(recorder: "Recorder", layer: Layer, /, *args: Any, **kwargs: Any) -> Tensor:
+def _row_by_row(recorder: Recorder, layer: Layer, /, *args: Any, **kwargs: Any) -> Tensor:
     """A layer without a rule: each row's gradient from the layer's own forward on that row."""
     x = _first(args, kwargs)
     if not isinstance(x, Tensor) or not x.ndim:

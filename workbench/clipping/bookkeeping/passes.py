@@ -10,6 +10,7 @@ from workbench.clipping.bookkeeping.contributions import Dense
 from workbench.clipping.bookkeeping.habits import Habits
 from workbench.clipping.bookkeeping.isolation import NOT_RECORDS, Tap, has_upstream
 from workbench.clipping.bookkeeping.layer import Layer, NoRuleError, layers_of
+from workbench.clipping.bookkeeping.layer_calls import way_to_run
 from workbench.clipping.bookkeeping.layer_rules import RULES
 from workbench.clipping.bookkeeping.provenance import Provenance
 from workbench.clipping.bookkeeping.recorder import Recorder, UnexpectedError
@@ -70,7 +71,8 @@ class Passes:
         provenance = Provenance(self.model) if self.try_out or close else None
         if provenance and habits.shared and self.plain is None:
             self._run_plainly()
-        recorder = Recorder(self.layers, habits, self.batch, provenance)
+        ways = [(layer, way_to_run(layer, habits)) for layer in self.layers]
+        recorder = Recorder(ways, habits, self.batch, provenance)
         try:
             return self._recorded(recorder, provenance)
         finally:

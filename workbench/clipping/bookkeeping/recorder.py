@@ -21,13 +21,15 @@ from workbench.clipping.bookkeeping.isolation import (
     Tap,
     Trial,
     Uses,
+    signature_of,
     weighted_losses,
 )
 from workbench.clipping.bookkeeping.layer import Layer, NoRuleError
-from workbench.clipping.bookkeeping.layer_calls import Way, signature_of, way_to_run
 from workbench.clipping.bookkeeping.provenance import Provenance, counts_up
 
 Receive = Callable[[nn.Parameter, Use], None]
+# How a layer is run: takes the recorder, the layer and the call's arguments.
+Way = Callable[..., Any]
 
 
 class UnexpectedError(Exception):
@@ -35,7 +37,7 @@ class UnexpectedError(Exception):
 
 
 class Recorder:
-    """While entered, the layers are watched; ``backward`` hands on what they yield.
+    """While entered, layers run in their ways and are watched; ``backward`` hands on the yield.
 
     ``batch`` is how many records the losses will have, if known; else the first layer's rows count.
     With ``provenance``, what is shared by all records is seen to be made of none.
@@ -43,7 +45,7 @@ class Recorder:
 
     def __init__(
         self,
-        layers: list[Layer],
+        ways: list[tuple[Layer, Way]],
         habits: Habits,
         batch: int | None = None,
         provenance: Provenance | None = None,
@@ -54,17 +56,16 @@ class Recorder:
         self.left_alone = list[Tap]()  # calls on what is made of watched tensors
         self.verified = list[Tap]()  # the taps in which a trial saw records stay apart
         self.kept_graph = self.is_narrow = False
-        self._layers, self._provenance = layers, provenance
+        self._ways, self._provenance = ways, provenance
         self._arrived: Callable[[Tap, Tensor], None] | None = None
 
     def __enter__(self) -> Self:
-        ways = [way_to_run(layer, self.habits) for layer in self._layers]
-        for layer, way in zip(self._layers, ways, strict=True):
+        for layer, way in self._ways:
             vars(layer.module)["forward"] = partial(self._call, way, layer)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for layer in self._layers:
+        for layer, _way in self._ways:
             if layer.forward_is_its_own:
                 vars(layer.module)["forward"] = layer.forward
             else:

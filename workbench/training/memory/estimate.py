@@ -53,7 +53,6 @@ _PARTS = tuple(field.name for field in fields(MemoryEstimate) if field.name != "
 
 def estimated(config: RunConfig, build: Callable[[], nn.Module], size: int) -> MemoryEstimate:
     """For a step of one part of ``size`` records, and an evaluation, of the model built."""
-    config = config.with_changes({"runtime.physical_batch_size": size})
     tokens, expected = config.corpus.record_tokens, config.training.expected_batch_size
     with DryRun() as run:
         run.part = "weights"
@@ -70,7 +69,9 @@ def estimated(config: RunConfig, build: Callable[[], nn.Module], size: int) -> M
         shape = (expected, tokens)
         batch = _Whole(*(torch.zeros(shape, dtype=torch.int64, device=device) for _ in range(2)))
         run.part = "gradients"
-        total, _ = batch_gradient_sum(model, batch[:size], config, max_grad_norm=1.0)
+        total, _ = batch_gradient_sum(
+            model, batch[:size], config, max_grad_norm=1.0, physical_batch_size=size
+        )
         run.part, run.backward_part = "update", ""
         multiplier = 1.0 if config.privacy.private else 0.0
         noise = gaussian_noise(total, noise_multiplier=multiplier, generator=torch.Generator())
