@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from workbench.config import RunConfig
@@ -12,9 +13,11 @@ from workbench.errors import InputError
 from workbench.runs.folder import LEDGER, RunFolder, RunRecord, fresh_path, read_run
 from workbench.runs.ledger import Ledger
 from workbench.runs.ledger import read as read_ledger
+from workbench.runs.planted import read_planted
 from workbench.runs.report import RunResult
 from workbench.training.distributed import joined
 from workbench.training.prepare import prepare
+from workbench.training.randomness import coins
 from workbench.training.same_run import refuse_edits
 from workbench.training.session import OnStep, Run
 
@@ -41,11 +44,16 @@ def train(
     """
     path = fresh_path(run_dir)  # before the processes meet: after that the first may have made it
     with joined(config.runtime.device) as world, _threads(config.runtime.threads):
-        run = Run(config, prepare(config), world)
+        run = Run(config, prepare(config, coins=world.agreed(coins(config))), world)
         if not world.first:
             return run.to_the_end(on_step, stop)
         run.folder, run.ledger = RunFolder.new(
-            config, path, run.prepared.terms, run.summary(), corpus=run.prepared.corpus
+            config,
+            path,
+            run.prepared.terms,
+            run.summary(),
+            corpus=run.prepared.corpus,
+            planted=run.prepared.planted,
         )
         with run.ledger:
             return run.to_the_end(on_step, stop)
@@ -65,10 +73,11 @@ def resume(
     read or written, or another process is writing it.
     """
     record = read_run(run_dir)
-    state = refuse_edits(record)
+    state, planted = refuse_edits(record), read_planted(record.path, record.ledger.planted)
     runtime = record.config.runtime
     with joined(runtime.device) as world, _threads(runtime.threads):
-        run = Run(record.config, prepare(record.config), world)
+        known = planted.included if planted else np.zeros(0, bool)
+        run = Run(record.config, prepare(record.config, coins=known), world)
         run.restore(record, state)
         if not world.first:
             return run.to_the_end(on_step, stop)
