@@ -34,6 +34,7 @@ Sampling = Literal["poisson", "truncated_poisson", "fixed_size", "shuffle"]
 NeighbouringRelation = Literal["add_or_remove_one", "replace_one"]
 Clipping = Literal["flat", "normalised", "adaptive"]
 ScheduleKind = Literal["constant", "linear", "exponential", "step"]
+CanaryKind = Literal["in_distribution", "surprising_suffix", "new_token"]
 
 # No run comes near these.
 LARGEST, LARGEST_COUNT = 1e30, 10**12
@@ -243,6 +244,37 @@ class RuntimeConfig(Frozen):
     threads: Count | None = None
 
 
+class CanaryConfig(Frozen):
+    """Records planted to audit a run: each is in or out by a fair coin of its own.
+
+    ``count`` canaries are made of public records, so that no private record changes; by default
+    there are none. Each counts as ``repeats`` records of the training set, in or out, so that N and
+    the sample rate tell nobody a coin. Kinds: ``in_distribution``, a record like any other;
+    ``surprising_suffix``, the first half of one and then random tokens; ``new_token``, the first
+    half of one and then a token of its own, on which alone there is loss. The vocabulary grows by
+    ``count`` for the last. With ``repeats`` above 1 the audit is of groups of copies, which the
+    guarantee of one record does not cover.
+
+    ``seed`` and that of the run decide which records become canaries, and the coins unless
+    ``randomness`` is secure.
+    """
+
+    count: Annotated[int, Field(ge=0, le=10**6)] = 0
+    kind: CanaryKind = "new_token"
+    repeats: Annotated[int, Field(ge=1, le=10**4)] = 1
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
+
+    @property
+    def records(self) -> int:
+        """How many records of the training set the canaries count as, in or out."""
+        return self.count * self.repeats
+
+    @property
+    def new_tokens(self) -> int:
+        """How many tokens the vocabulary grows by."""
+        return self.count if self.kind == "new_token" else 0
+
+
 class Document(Frozen):
     """A configuration that is a file of its own: YAML in and out, mistakes in one sentence."""
 
@@ -288,7 +320,8 @@ class RunConfig(Document):
 
     ``randomness="secure"`` draws what decides batches and noise from the operating system and
     records none of it, so that nobody can redraw the noise; ``seed`` then decides only the split
-    of the corpus and the initial weights.
+    of the corpus and the initial weights. The coins of canaries are secure then, too, and kept in
+    the run folder.
     """
 
     privacy: PrivacyConfig = PrivacyConfig()
@@ -296,6 +329,7 @@ class RunConfig(Document):
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    canaries: CanaryConfig = CanaryConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
     randomness: Literal["seeded", "secure"] = "seeded"

@@ -26,7 +26,7 @@ import torch
 from workbench import training
 from workbench.config import RunConfig
 from workbench.runs.ledger import read
-from workbench.training import calibrate, replay, start, step
+from workbench.training import calibrate, randomness, replay, start, step
 from workbench.training import run as run_module
 from workbench.training.prepare import Prepared, prepare
 from workbench.training.randomness import Randomness
@@ -464,3 +464,28 @@ def test_other_layers_around_the_same_numbers_have_another_fingerprint(
     three = replay.fingerprint(config, ready)
     next(ready.model.parameters()).requires_grad_(False)
     assert len({one, two, three, replay.fingerprint(config, ready)}) == 4
+
+
+def test_coins_of_canaries_are_a_stream_of_their_own(
+    config: RunConfig, tmp_path: Path, seen: Releases
+) -> None:
+    """Fair, independent between seeds, the same for twins, and without effect on noise drawn."""
+    many = config.with_changes({"canaries.count": 4000, "privacy.accountant": "rdp"})
+    coins = [
+        randomness.coins(many.with_changes(changes))
+        for changes in ({}, {"seed": 1}, {"canaries.seed": 1}, {"seed": 1, "canaries.seed": 1})
+    ]
+    bound = 5 / 4000**0.5  # five deviations of a correlation, or of twice a share
+    assert all(abs(2 * one.mean() - 1) < bound for one in coins)
+    assert all(abs(np.corrcoef(a, b)[0, 1]) < bound for a, b in combinations(coins, 2))
+    for twin in ({"privacy.private": False}, {"privacy.noise_multiplier": 2.0}, {}):
+        assert (randomness.coins(many.with_changes(twin)) == coins[0]).all()
+    choice = randomness.canary_choice(many).integers(2, size=4000)
+    assert abs(np.corrcoef(choice, coins[0])[0, 1]) < bound
+    secure = [randomness.coins(many.with_changes({"randomness": "secure"})) for _ in range(2)]
+    assert abs(np.corrcoef(*secure)[0, 1]) < bound
+
+    few = config.with_changes({"canaries.count": 6, "privacy.accountant": "rdp"})
+    for number, changes in enumerate(({}, {"canaries.seed": 1}, {"canaries.repeats": 2})):
+        training.train(few.with_changes(changes), run_dir=tmp_path / str(number))
+    assert len({release.noise_state for release in seen}) == len(seen) == 12

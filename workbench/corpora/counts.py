@@ -53,7 +53,8 @@ class RecordCounts:
     ``found`` = ``empty`` + ``too_short`` + ``duplicate`` + ``public`` + ``heldout`` + ``training``.
     A copy of a record is left out wherever it stands, so that ``training`` holds no record twice.
     Of the training records, ``truncated`` were cut at ``corpus.record_tokens``, and
-    ``nothing_to_predict`` have no token to learn from; both are 0 before encoding.
+    ``nothing_to_predict`` have no token to learn from; both are 0 before encoding. ``canaries`` are
+    counted beside the training records, whether in or out.
     """
 
     found: int = 0
@@ -65,6 +66,7 @@ class RecordCounts:
     training: int = 0
     truncated: int = 0
     nothing_to_predict: int = 0
+    canaries: int = 0
 
     def __iter__(self) -> Iterator[tuple[str, int]]:
         """Names and counts, so that ``dict(counts)`` is what a run's summary holds."""
@@ -73,8 +75,9 @@ class RecordCounts:
     @property
     def parts(self) -> str:
         """How many records may be seen by whom."""
+        planted = f" and {self.canaries:,} canaries, in or out" if self.canaries else ""
         return (
-            f"{self.training:,} private to train on, {self.heldout:,} held out, "
+            f"{self.training:,} private to train on{planted}, {self.heldout:,} held out, "
             f"{self.public:,} public"
         )
 

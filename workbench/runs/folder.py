@@ -1,8 +1,8 @@
 """The run folder: everything a run leaves, readable at any moment, also after ``kill -9``.
 
 ``config.yaml``, ``metrics.parquet`` (a row a step), ``ledger.jsonl``, ``checkpoints/``,
-``summary.json``, ``corpus.key`` and the empty ``.lock``. Files that change are replaced whole, so
-that a reader never sees half of one.
+``summary.json``, ``corpus.key``, ``canaries.json`` if there are any, and the empty ``.lock``.
+Files that change are replaced whole, so that a reader never sees half of one.
 
 ε covers the weights. The metrics hold losses and norms of private records without noise and are as
 confidential as the records; so is ``corpus.key``, with which guesses of the records can be tested
@@ -28,6 +28,7 @@ from workbench.runs.files import located, replace_text, sync_names
 from workbench.runs.identity import keyed_digest, new_key
 from workbench.runs.ledger import Ledger, LedgerRecord, Terms
 from workbench.runs.ledger import read as read_ledger
+from workbench.runs.planted import CANARIES, Planted, planted_line
 from workbench.runs.report import StepReport
 
 LEDGER, SUMMARY, STATE = "ledger.jsonl", "summary.json", "state.json"
@@ -59,11 +60,19 @@ class RunFolder:
 
     @classmethod
     def new(
-        cls, config: RunConfig, path: Path, terms: Terms, summary: dict[str, Any], *, corpus: str
+        cls,
+        config: RunConfig,
+        path: Path,
+        terms: Terms,
+        summary: dict[str, Any],
+        *,
+        corpus: str,
+        planted: Planted | None = None,
     ) -> tuple[Self, Ledger]:
         """A folder with its configuration, first summary and ledger, which appears whole.
 
-        ``corpus`` is a hash of all of it, of which the ledger's terms keep a keyed digest. Raises
+        ``corpus`` is a hash of all of it, of which the ledger's terms keep a keyed digest;
+        ``planted`` are the run's canaries, of whose file the ledger keeps the hash. Raises
         `InputError` if the folder cannot be written, or another run has taken ``path`` meanwhile;
         then nothing is left behind.
         """
@@ -75,6 +84,10 @@ class RunFolder:
             replace_text(partial / SUMMARY, _as_json(summary))
             digest = keyed_digest(new_key(partial), corpus)
             with Ledger(partial / LEDGER, replace(terms, corpus_digest=digest)) as begun:
+                if planted is not None:
+                    text = planted.to_json()
+                    replace_text(partial / CANARIES, text)
+                    begun.planting(planted_line(planted, text))
                 head = begun.head
             sync_names(partial)
             _claim(path, partial)

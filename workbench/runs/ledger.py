@@ -5,8 +5,9 @@ line can be changed, dropped or moved unnoticed. A step is written and synced *b
 gradient touches the weights: a crash in between counts a step too many, never one too few. The
 realised batch size is not here: unlike everything below it is not public.
 
-Three more kinds of line stand among the steps: the terms (first), where a run went on after an end
-or a crash, and the hash of each checkpoint's ``state.json``, so that no number in it can be edited.
+Four more kinds of line stand among the steps: the terms (first), the hash of ``canaries.json``
+(second, where canaries were planted), where a run went on after an end or a crash, and the hash of
+each checkpoint's ``state.json``, so that no number in it can be edited.
 """
 
 import hashlib
@@ -25,6 +26,7 @@ from workbench.errors import InputError
 from workbench.privacy import Guarantee, PrivacyTerms
 from workbench.privacy.schedule import History
 from workbench.runs.lock import hold
+from workbench.runs.planted import PlantedLine, line_of
 
 _GENESIS = "0" * 64
 _STEP = ("noise_multiplier", "sample_rate", "max_grad_norm")
@@ -134,6 +136,10 @@ class Ledger:
         """Write that the run goes on, with weights that have taken ``step`` steps."""
         self._append({"resumed_at": step, "same_noise": same_noise})
 
+    def planting(self, line: Mapping[str, Any]) -> None:
+        """Write which canaries are in, by the hash of their file; before the first step."""
+        self._append(line)
+
     def saving(self, state_sha256: str, *, step: int) -> None:
         """Write the hash of the state that a checkpoint is about to be saved with."""
         self._append({"saved_at": step, "state_sha256": state_sha256})
@@ -228,7 +234,8 @@ class LedgerRecord:
 
     ``heads`` are the hashes of all its lines. ``resumed_at`` are the steps from which the run went
     on after an end or a crash; ``renewed_at`` says how many steps had been recorded each time that
-    this was with new noise. ``saved`` are the hashes of the states that were saved.
+    this was with new noise. ``saved`` are the hashes of the states that were saved, and ``planted``
+    is the line of the canaries, if there are any.
     """
 
     terms: Terms
@@ -237,6 +244,7 @@ class LedgerRecord:
     renewed_at: tuple[int, ...]
     heads: tuple[str, ...]
     saved: tuple[str, ...] = ()
+    planted: PlantedLine | None = None
 
     @property
     def head(self) -> str:
@@ -277,6 +285,7 @@ def read(path: Path) -> LedgerRecord:
             "or start a new run."
         )
     heads, steps, resumed, renewed, saved = [_GENESIS], [], [], [], []
+    planted: PlantedLine | None = None
     for number, line in enumerate(lines, start=1):
         content = {key: value for key, value in line.items() if key not in ("hash", "previous")}
         if "step" in line:
@@ -287,12 +296,18 @@ def read(path: Path) -> LedgerRecord:
                 renewed.append(len(steps))
         elif "saved_at" in line:
             saved.append(str(line.get("state_sha256")))
-        misnumbered = "step" in line and line["step"] != len(steps)
-        if line != _chained(content, heads[-1]) or misnumbered or (number > 1 and "terms" in line):
+        misplaced = (
+            ("step" in line and line["step"] != len(steps))
+            or (number > 1 and "terms" in line)
+            or (number != 2 and "canaries" in line)
+        )
+        if line != _chained(content, heads[-1]) or misplaced:
             raise InputError(
                 f"Line {number} of {path} does not fit the chain: the ledger was changed after it "
                 "was written; do not rely on its ε."
             )
+        if "canaries" in line:
+            planted = line_of(line)
         heads.append(line["hash"])
     every_step = tuple((line[_STEP[0]], line[_STEP[1]], line[_STEP[2]]) for line in steps)
     try:
@@ -303,7 +318,7 @@ def read(path: Path) -> LedgerRecord:
             "version in summary.json."
         ) from None
     return LedgerRecord(
-        terms, every_step, tuple(resumed), tuple(renewed), tuple(heads[1:]), tuple(saved)
+        terms, every_step, tuple(resumed), tuple(renewed), tuple(heads[1:]), tuple(saved), planted
     )
 
 

@@ -21,6 +21,7 @@ from workbench.runs.files import located, sha256
 from workbench.runs.folder import LEDGER, STATE, SUMMARY, WEIGHTS, checkpoints, read_summary
 from workbench.runs.ledger import LedgerRecord
 from workbench.runs.ledger import read as read_ledger
+from workbench.runs.planted import read_planted
 
 FORMAT = 2  # of ``state.json``; without a number it is 1, which nothing in the ledger vouches for
 TENSORS = "optimizer.safetensors"
@@ -31,11 +32,13 @@ def verify(run_dir: str | Path) -> Guarantee:
 
     Raises `InputError` if a line was changed, moved or removed, also from the end of a run that
     finished or has saved its weights since; if these weights are another run's or anything saved
-    with them was changed; or if the summary states another ε. A run may be going on meanwhile.
+    with them was changed; if its canaries are not those that were planted; or if the summary states
+    another ε. A run may be going on meanwhile.
     """
     path = located(run_dir)
     summary, saved = read_summary(path), _newest_saved(path / "checkpoints")
     record = read_ledger(path / LEDGER)
+    read_planted(path, record.planted)
     with _unless_gone_on(path, summary):
         refuse_other_end(path, summary, record)
     if saved is not None:

@@ -197,6 +197,24 @@ def mean_loss(
 
 
 @torch.no_grad()
+def log_likelihoods(
+    model: PreTrainedModel, tokens: Tensor, labels: Tensor, *, batch_size: int = 64
+) -> Tensor:
+    """The log-likelihood of every record's labelled tokens together, (records,) in nats."""
+    parts = zip(tokens.split(batch_size), labels.split(batch_size), strict=True)
+    return torch.cat([-_token_losses(model, *part)[0].double().sum(dim=1).cpu() for part in parts])
+
+
+def grow_vocabulary(model: PreTrainedModel, size: int, *, generator: torch.Generator) -> None:
+    """Give ``model`` at least ``size`` tokens; new rows are drawn from ``generator`` alone."""
+    if vocabulary(model) >= size:
+        return
+    with _GLOBAL_CHANCE, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        model.resize_token_embeddings(size, mean_resizing=False)
+
+
+@torch.no_grad()
 def sample_text(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, tokens: int, seed: int = 0
 ) -> str:

@@ -75,15 +75,17 @@ class Plan:
 
 
 def plan(config: RunConfig, dataset_size: int) -> Plan:
-    """The plan of ``config`` for ``dataset_size`` training records.
+    """The plan of ``config`` for ``dataset_size`` training records of the corpus.
 
-    A target ε becomes the σ that just keeps within it, ``max_epsilon`` an earlier end. Raises
-    `InputError` for terms that are not those of training, if a batch is larger than the data set,
-    the budget allows no step at all, or the accountant cannot follow the plan.
+    Canaries count beside them, in or out, so that the plan does not depend on their coins. A target
+    ε becomes the σ that just keeps within it, ``max_epsilon`` an earlier end. Raises `InputError`
+    for terms that are not those of training, if a batch is larger than the data set, the budget
+    allows no step at all, or the accountant cannot follow the plan.
     """
     terms, shape = config.privacy, config.schedule
     if terms.private:
         refuse_unaccounted(PrivacyTerms.of(terms))
+    dataset_size += config.canaries.records
     config.sample_rate(dataset_size)  # refuses a batch larger than the data set
     steps = config.steps(dataset_size)
     if terms.clipping == "adaptive" and shape.max_grad_norm.kind != "constant":

@@ -5,6 +5,7 @@ Nothing is written and no generator but that of the initial weights is used befo
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -16,8 +17,10 @@ from workbench.corpora.tokens import IGNORED, refuse_without_template
 from workbench.errors import InputError
 from workbench.privacy import PrivacyTerms, refuse_unaccounted
 from workbench.runs.ledger import Terms
+from workbench.runs.planted import Planted
 from workbench.training import models
 from workbench.training.plan import Plan, plan
+from workbench.training.planting import plant, with_canaries
 from workbench.training.randomness import Randomness, initial_weights, randomness
 from workbench.training.same_run import corpus_hash
 
@@ -42,13 +45,18 @@ class Examples:
 
     def without_common_padding(self) -> "Examples":
         """The same records without the columns that are padding in all of them."""
-        used = max(2, int((self.labels != IGNORED).any(dim=0).sum()))  # to predict one from
+        learnt = (self.labels != IGNORED).any(dim=0).nonzero()
+        used = max(2, int(learnt.max()) + 1 if len(learnt) else 0)  # to predict one from
         return Examples(self.tokens[:, :used], self.labels[:, :used])
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run about to start; ``corpus`` is the hash of all of it, as confidential as its records."""
+    """A run about to start; ``corpus`` is the hash of all of it, as confidential as its records.
+
+    ``training`` holds the canaries that are in, behind the records of the corpus, and ``planted``
+    all of them. N, in ``plan`` and ``terms``, counts those that are out, too.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -60,6 +68,7 @@ class Prepared:
     terms: Terms
     randomness: Randomness
     corpus: str
+    planted: Planted | None = None
 
     @property
     def n_params(self) -> int:
@@ -67,23 +76,29 @@ class Prepared:
         return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
 
-def prepare(config: RunConfig) -> Prepared:
-    """Load corpus, tokenizer and model, and settle the plan of all steps.
+def prepare(config: RunConfig, *, coins: np.ndarray | None = None) -> Prepared:
+    """Load corpus, tokenizer and model, plant canaries, and settle the plan of all steps.
 
-    Raises `InputError`, before anything is written, for whatever cannot be run as asked.
+    ``coins`` say which canaries are in; a run that goes on has some. Raises `InputError`, before
+    anything is written, for whatever cannot be run as asked.
     """
     if config.privacy.private:
         refuse_unaccounted(PrivacyTerms.of(config.privacy))
     device = _device(config.runtime.device)
     records = corpora.load(config.corpus, seed=config.seed)
     settled = plan(config, len(records.training))
-    model, tokenizer = _model_and_tokenizer(config, records, initial_weights(config.seed))
+    weights = initial_weights(config.seed)
+    model, tokenizer = _model_and_tokenizer(config, records, weights)
     training, heldout = _encoded(config, records, tokenizer)
+    own = len(training.tokens)
+    model = model.to(device)  # type: ignore[arg-type]
+    planted = plant(config, records.public, training, model, tokenizer, weights, coins=coins)
+    training = with_canaries(training, planted)
     _refuse_unknown_tokens(config, model, tokenizer, training, heldout)
     examples = Examples.on(device, training)
     starts_from = (examples.tokens, examples.labels, *model.parameters())
     return Prepared(
-        model=model.to(device).train(),  # type: ignore[arg-type]
+        model=model.train(),
         tokenizer=tokenizer,
         training=examples,
         heldout=Examples.on(device, heldout),
@@ -91,7 +106,8 @@ def prepare(config: RunConfig) -> Prepared:
             records.counts,
             public=len(records.public),
             heldout=len(records.heldout),
-            training=len(records.training),
+            training=own,
+            canaries=config.canaries.records,
             truncated=training.truncated,
             nothing_to_predict=training.nothing_to_predict,
         ),
@@ -103,11 +119,12 @@ def prepare(config: RunConfig) -> Prepared:
             sampling=config.privacy.sampling,
             neighbouring_relation=config.privacy.neighbouring_relation,
             unit=config.privacy.unit,
-            training_records=len(training.tokens),
+            training_records=settled.dataset_size,
             expected_batch_size=config.training.expected_batch_size,
         ),
         randomness=randomness(config, device, starts_from),
         corpus=corpus_hash(config, records, tokenizer, training, heldout),
+        planted=planted,
     )
 
 

@@ -16,6 +16,9 @@ stream                              follows from
 split of the corpus                 ``seed``, a record's own text; no secret
 initial weights, order of a public  ``seed``; no secret
 warm-up
+which records become canaries       ``seed``, ``canaries.seed``; no secret
+the coins of canaries               ``seed``, ``canaries.seed``; the operating system if secure;
+                                    a run that goes on reads them from its folder
 batches and noise of a run,         fingerprint, "run"; the operating system if secure or not on
 seeded                              a CPU. The fingerprint holds configuration, training records,
                                     model, machine, threads, versions, in every process of a run
@@ -35,7 +38,10 @@ a loop of one's own                 the operating system, or with a seed: seed, 
 =================================== ============================================================
 
 Whoever knows all that a seeded stream follows from can redraw the noise and subtract it: a seeded
-run is for teaching and research, its seed as secret as its records. The generators themselves
+run is for teaching and research, its seed as secret as its records. The same holds of seeded coins:
+an audit is a certificate only if its scores were made without them, and so is one of a run whose
+seed was chosen before any result was seen. Runs that differ in ε alone share coins, so that they
+can be compared; certificates of several seeds are independent. The generators themselves
 (PCG64, Mersenne Twister, Philox) are fast, not cryptographic.
 """
 
@@ -99,6 +105,31 @@ def randomness(
     root = hashlib.sha256(f"{config.model_dump_json()}\0{digest_of(starts_from)}".encode())
     secure = config.randomness == "secure"
     return Randomness(*generators(device), root.hexdigest(), secure)
+
+
+def coins(config: RunConfig) -> np.ndarray:
+    """Which canaries are in, (count,) of bool: fair coins that nothing else depends on.
+
+    Batches and noise do not share their stream: they follow from a hash of all that is trained on,
+    or from the operating system.
+    """
+    follows_from = None if config.randomness == "secure" else _of_canaries("coins", config)
+    return _one_stream(follows_from).integers(2, size=config.canaries.count).astype(bool)
+
+
+def canary_choice(config: RunConfig) -> np.random.Generator:
+    """What decides which records become canaries and their random tokens, which are no secret."""
+    return _one_stream(_of_canaries("records", config))
+
+
+def _of_canaries(purpose: str, config: RunConfig) -> str:
+    return f"canaries, {purpose}\0{config.seed}\0{config.canaries.seed}"
+
+
+def _one_stream(follows_from: str | None) -> np.random.Generator:
+    if follows_from is None:
+        return np.random.default_rng(np.random.SeedSequence(secrets.randbits(256)))
+    return np.random.default_rng(_seeds(follows_from)[0])
 
 
 def digest_of(tensors: Iterable[Tensor]) -> str:

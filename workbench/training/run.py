@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from workbench.config import RunConfig
@@ -12,9 +13,11 @@ from workbench.errors import InputError
 from workbench.runs.folder import LEDGER, RunFolder, RunRecord, fresh_path, read_run
 from workbench.runs.ledger import Ledger
 from workbench.runs.ledger import read as read_ledger
+from workbench.runs.planted import read_planted
 from workbench.runs.report import RunResult
 from workbench.training.distributed import joined
 from workbench.training.prepare import prepare
+from workbench.training.randomness import coins
 from workbench.training.same_run import refuse_edits
 from workbench.training.session import OnStep, Session, Writer
 from workbench.training.start import Start
@@ -42,12 +45,17 @@ def train(
     """
     path = fresh_path(run_dir)  # before the processes meet: after that the first may have made it
     with joined(config.runtime.device) as world, _threads(config.runtime.threads):
-        start = Start.fresh(config, prepare(config), world)
+        start = Start.fresh(config, prepare(config, coins=world.agreed(coins(config))), world)
         path = world.agreed(path)
         if not world.first:
             return Session(start, run_dir=path, writer=None).to_the_end(on_step, stop)
         folder, ledger = RunFolder.new(
-            config, path, start.prepared.terms, start.summary(), corpus=start.prepared.corpus
+            config,
+            path,
+            start.prepared.terms,
+            start.summary(),
+            corpus=start.prepared.corpus,
+            planted=start.prepared.planted,
         )
         with ledger:
             session = Session(start, run_dir=path, writer=Writer(folder, ledger))
@@ -68,10 +76,12 @@ def resume(
     read or written, or another process is writing it.
     """
     record = read_run(run_dir)
-    state = refuse_edits(record)
+    state, planted = refuse_edits(record), read_planted(record.path, record.ledger.planted)
     runtime = record.config.runtime
     with joined(runtime.device) as world, _threads(runtime.threads):
-        start = Start.fresh(record.config, prepare(record.config), world).restored(record, state)
+        known = planted.included if planted else np.zeros(0, bool)
+        prepared = prepare(record.config, coins=known)
+        start = Start.fresh(record.config, prepared, world).restored(record, state)
         path = world.agreed(record.path)
         if not world.first:
             return Session(start, run_dir=path, writer=None).to_the_end(on_step, stop)

@@ -76,7 +76,9 @@ def corpus_hash(
 
     # Without defaults, which fields that are new have when a run was begun before them.
     settings = config.corpus.model_dump(mode="json", exclude={"source"}, exclude_defaults=True)
-    add(json.dumps([settings, config.seed], sort_keys=True).encode())
+    planted = config.canaries.model_dump(mode="json", exclude_defaults=True)
+    settled = [settings, config.seed, *([planted] if planted else [])]
+    add(json.dumps(settled, sort_keys=True).encode())
     add(json.dumps(sorted(tokenizer.get_vocab().items())).encode())
     for part in (records.public, records.heldout, records.training):
         add(str(len(part)).encode())

@@ -203,7 +203,8 @@ def _shape(config: RunConfig) -> PretrainedConfig:
     """The model that ``config`` names, with a vocabulary as large as it may become."""
     model, folder = config.model, config.model.directory()
     if folder is None:
-        return models.PRESETS[model.source](model, model.vocabulary, config.corpus.record_tokens)
+        largest = model.vocabulary + config.canaries.new_tokens
+        return models.PRESETS[model.source](model, largest, config.corpus.record_tokens)
     try:
         return model_settings(folder)
     except InputError:
