@@ -21,8 +21,9 @@ help:  ## this list
 lab: $(READY)  ## open JupyterLab on the first notebook
 	$(BIN)/workbench lab $(ARGS)
 
-test: lint  ## check the style and run every test
-	$(BIN)/pytest --durations=10 $(ARGS)
+# A file of tests stays in one process. To debug, run them in this one: ARGS="-n 0 --pdb".
+test: lint  ## check the style and run every test, side by side
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --durations=10 $(ARGS)
 
 lint: $(READY)  ## check style and types
 	$(BIN)/ruff check
