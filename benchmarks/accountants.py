@@ -3,14 +3,18 @@
     python -m benchmarks.accountants          prints the counts; some minutes
 
 Counts what must never happen: a PLD above a Rényi bound or above PRV's, a certified value below an
-exact one, a composition below dp-accounting's at the same interval by more than rounding, a
-calibration over its budget, a certified ε that rises with δ.
+exact one or a lower bound, a composition below dp-accounting's at the same interval by more than
+rounding, a calibration over its budget, a certified ε that rises with δ.
 """
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
+import mpmath
 import numpy as np
+from scipy.signal import fftconvolve
+from scipy.special import ndtr
 
 from workbench import privacy
 from workbench.errors import InputError
@@ -67,6 +71,75 @@ def exact_epsilon(sigma: float, rate: float, steps: int, delta: float) -> float:
     """ε in closed form where q = 1 or there is one step (both directions: removal is larger)."""
     cells = Cells(*(np.array([x], dtype=float) for x in (sigma, rate, steps, math.log(delta))))
     return float(closed_form(cells)[0])
+
+
+def exact_delta(epsilon: float, sigma: float, rate: float, *, added: bool = False) -> Any:
+    """δ of one step to more digits than a float has, in closed form (see `privacy._losses`)."""
+    with mpmath.workdps(80):
+        e, s, q = mpmath.mpf(epsilon), mpmath.mpf(sigma), mpmath.mpf(rate)
+        way = -e if added else e
+        odds = 1 + mpmath.expm1(way) / q if rate < 1 else mpmath.exp(way)
+        if odds <= 0:
+            return mpmath.mpf(0) if added else -mpmath.expm1(e)
+        plain = -mpmath.log(odds) if added else mpmath.log(odds)
+        tails = [mpmath.erfc((s * plain + side / (2 * s)) / mpmath.sqrt(2)) / 2 for side in (-1, 1)]
+        plain_delta = tails[0] - mpmath.exp(plain) * tails[1]
+        return q * (odds * mpmath.exp(e) if added else 1) * plain_delta
+
+
+def extreme_points(count: int) -> Iterator[tuple[float, float, int, float]]:
+    """(σ, q, T, δ) from end to end of what is accounted; each with q = 1 or one step."""
+    random = np.random.default_rng(SEED)
+    for row in range(count):
+        sigma = 10 ** random.uniform(-2, 9 if row % 2 else 3)
+        rate = 10 ** random.uniform(-12, 0)
+        rate = 1 - 10 ** random.uniform(-15, -0.1) if row % 3 == 0 else rate
+        delta = 10 ** random.uniform(-280 if row % 2 else -14, -0.01)
+        steps = round(10 ** random.uniform(0, 9))
+        yield (sigma, 1.0, steps, delta) if row % 4 == 3 else (sigma, rate, 1, delta)
+
+
+def below_exact_at_extremes(count: int) -> int:
+    """Extreme points whose certified ε has an exact δ above the one asked for."""
+    below = 0
+    for sigma, rate, steps, delta in extreme_points(count):
+        epsilon = privacy.epsilon(sigma, rate, steps, delta)
+        wide = sigma / math.sqrt(steps)  # all records in every step: one Gaussian
+        below += any(exact_delta(epsilon, wide, rate, added=way) > delta for way in (False, True))
+    return below
+
+
+def below_lower_bound(count: int) -> int:
+    """Histories of two or three unlike steps whose δ, all losses rounded down, is above theirs."""
+    random = np.random.default_rng(SEED)
+    below = 0
+    for _ in range(count):
+        history = [
+            (10 ** random.uniform(-0.4, 1.2), min(1.0, 10 ** random.uniform(-3, 0.05)), 1)
+            for _ in range(random.integers(2, 4))
+        ]
+        delta = 10 ** random.uniform(-9, -0.7)
+        epsilon = privacy.compose(history, delta)
+        below += any(_least_delta(history, epsilon, added=added) > delta for added in (False, True))
+    return below
+
+
+def _least_delta(history: list, epsilon: float, *, added: bool) -> float:
+    """δ of single steps with each loss rounded down to a grid of 2¹⁵ losses either side of 0."""
+    most = 1 << 15
+    interval = (epsilon + sum(8 / sigma + sigma**-2 for sigma, _, _ in history)) / most
+    index, masses = np.arange(-most, most + 1), np.ones(1)
+    for sigma, rate, _ in history:
+        with np.errstate(all="ignore"):
+            losses = interval * (-index if added else index)
+            x = sigma**2 * np.log1p(np.expm1(losses) / rate) + 0.5
+        x = np.where(np.isnan(x), -np.inf, x)
+        removed = (1 - rate) * ndtr(-x / sigma) + rate * ndtr((1 - x) / sigma)
+        at_least = ndtr(x / sigma) if added else removed
+        masses = fftconvolve(masses, -np.diff(at_least, append=0.0))
+    losses = interval * (np.arange(len(masses)) - most * len(history))
+    beyond = losses > epsilon
+    return float(-np.expm1(epsilon - losses[beyond]) @ masses[beyond]) - 1e-14  # of transforms
 
 
 def below_dp_accounting(count: int) -> tuple[int, float]:
@@ -145,6 +218,8 @@ def main() -> dict[str, float]:
         "points that PRV answered": answered,
         "PLD below the exact value": below,
         "largest excess over the exact value, %": 100 * excess,
+        "PLD below the exact value at extremes": below_exact_at_extremes(POINTS),
+        "PLD of unlike steps below a lower bound": below_lower_bound(POINTS),
         "PLD below dp-accounting at one interval": below_theirs,
         "largest excess over it, %": 100 * excess_theirs,
         "calibrations over budget": over_budget(POINTS),

@@ -15,11 +15,14 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import log_ndtr, ndtr, ndtri_exp
+from scipy.special import erfcx, log_ndtr, ndtr, ndtri_exp
 from scipy.stats import binom
 
 from workbench.config import Sampling
 
+_UNIT = 2.0**-53
+_LARGEST_LOSS = 1e100  # whose square is a float
+_NODES, _WEIGHTS = (of.tolist() for of in np.polynomial.legendre.leggauss(7))
 _MEDIAN = math.log(0.4)  # a tail is never cut nearer to the middle than here
 
 
@@ -42,7 +45,7 @@ class StepLoss:
     first: int  # the least loss, in intervals
     log_mass: np.ndarray  # (losses,) log of the probability under P
     infinite: float  # the probability under P of an infinite loss
-    rounding: float  # the error of δ(ε) is at most this many 2⁻⁵³ of P(loss ≥ ε)
+    rounding: float  # ρ: δ falls short by at most this many 2⁻⁵³ of itself
 
 
 @dataclass(frozen=True)
@@ -111,45 +114,102 @@ class StepCurve:
         at_least = np.maximum.accumulate(at_least[::-1])[::-1]
         with np.errstate(divide="ignore"):
             log_mass = np.log(-np.diff(at_least))
-        # Of Φ at z, rounding of z takes z²; of what is relative to q, rounding of log q its size.
+        return StepLoss(first, log_mass, float(delta[-1]), self._rounding(log_tail, log_mass))
+
+    def _rounding(self, log_tail: float, log_mass: np.ndarray) -> float:
+        """ρ of δ within the `reach`, in which |x| ≤ z (see `gaussian`).
+
+        Rounding of x takes up to z² of φ(x), of 1 − x·m(x) and of what cancels in m(x₀) − m(x₁).
+        That of ε₀, whose terms are up to |log q| + 40, moves δ by up to 1 + z·σ of it, and matters
+        only where |ε₀| is not small, so that σ is at most about 2z. Each mass is kept as its
+        logarithm, whose rounding takes its size.
+        """
         z = abs(float(ndtri_exp(min(log_tail, _MEDIAN)))) + 2 / self.noise_multiplier
-        least_rate = min(self.sample_rate, self.replaced_rate or 1.0)
-        rounding = 64 + 32 * z**2 + 4 * abs(math.log(least_rate))
-        return StepLoss(first, log_mass, float(delta[-1]), rounding)
-
-
-def _plain(epsilon: np.ndarray, q: float) -> np.ndarray:
-    """ε₀ with e^ε − 1 = q·(e^ε₀ − 1); −∞ or NaN at and below log(1 − q)."""
-    return epsilon - math.log(q) + np.log(q * np.exp(-epsilon) - np.expm1(-epsilon))
+        turns = 1 + z * min(self.noise_multiplier, 2 * z)
+        logs = -float(np.min(log_mass, where=np.isfinite(log_mass), initial=0.0))
+        return 64 + 32 * z**2 + 4 * (abs(math.log(self.sample_rate)) + 40) * turns + 2 * logs
 
 
 def _removed(epsilon: np.ndarray, sigma: float, q: float) -> np.ndarray:
-    """δ(ε) of P = (1−q)·N(0, σ²) + q·N(1, σ²) against Q = N(0, σ²)."""
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        plain = _plain(epsilon, q)
-        centre = sigma * plain
-        gaussian = ndtr(0.5 / sigma - centre) - np.exp(plain + log_ndtr(-0.5 / sigma - centre))
-        nothing = -np.expm1(epsilon)  # below log(1 − q), which no outcome's loss is
-    amplified = q * np.clip(gaussian, 0, 1)
-    return np.where(np.isfinite(plain), amplified, np.clip(nothing, 0, 1))
+    """δ(ε) of P = (1−q)·N(0, σ²) + q·N(1, σ²) against Q = N(0, σ²): q·δ_G(ε₀)."""
+    plain = _plain(epsilon, q, _beyond(epsilon, q))
+    with np.errstate(over="ignore"):
+        nothing = np.clip(-np.expm1(epsilon), 0, 1)  # below log(1 − q), which no outcome's loss is
+    return np.where(np.isfinite(plain), q * gaussian(plain, sigma), nothing)
 
 
 def _added(epsilon: np.ndarray, sigma: float, q: float) -> np.ndarray:
-    """δ(ε) of N(0, σ²) against (1−q)·N(0, σ²) + q·N(1, σ²), whose loss ends at −log(1 − q)."""
+    """δ(ε) of Q against P, whose loss ends at −log(1 − q): (1 − (1−q)·e^ε)·δ_G(−ε₀(−ε)).
+
+    It rises with its first factor, whose rounding near the end is added to it.
+    """
+    factor = _beyond(-epsilon, q) + 4 * _UNIT * (np.abs(epsilon) + q)
+    plain = _plain(-epsilon, q, factor)
+    return np.where(np.isfinite(plain), np.clip(factor, 0, 1) * gaussian(-plain, sigma), 0.0)
+
+
+def _beyond(epsilon: np.ndarray, q: float) -> np.ndarray:
+    """1 − (1−q)·e^(−ε), from one exponent: as a difference it is lost where ε is far below 0."""
+    least = math.log1p(-q) if q < 1 else -math.inf
+    with np.errstate(over="ignore"):
+        return -np.expm1(least - epsilon)
+
+
+def _plain(epsilon: np.ndarray, q: float, beyond: np.ndarray) -> np.ndarray:
+    """ε₀ with e^ε − 1 = q·(e^ε₀ − 1); −∞ or NaN at and below log(1 − q).
+
+    e^ε₀ is 1 + (e^ε − 1)/q, which keeps all digits where ε₀ is near 0, and e^ε·`_beyond`/q, which
+    keeps them elsewhere.
+    """
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        plain = _plain(-epsilon, q)
-        centre = sigma * plain
-        least = math.log(q) + epsilon
-        under = np.exp(least + plain + log_ndtr(centre + 0.5 / sigma))
-        beyond = np.exp(least + log_ndtr(centre - 0.5 / sigma))
-    return np.where(np.isfinite(plain), np.clip(under - beyond, 0, 1), 0.0)
+        more = np.expm1(epsilon) / q
+        return np.where(np.abs(more) < 0.5, np.log1p(more), epsilon - math.log(q) + np.log(beyond))
+
+
+def gaussian(epsilon: np.ndarray, sigma: float) -> np.ndarray:
+    """δ_G(ε) = Φ(−x₀) − e^ε·Φ(−x₁) at finite ε, x₀ and x₁ = σ·ε ∓ 1/2σ, to nearly all digits.
+
+    The two terms nearly cancel where σ is large. With the Mills ratio m = (1 − Φ)/φ, whose
+    derivative is x·m(x) − 1, they are φ(x₀)·(m(x₀) − m(x₁)), the integral of φ(x₀)·(1 − x·m(x))
+    from x₀ to x₁: 7 points of Gauss and Legendre are exact to 1e-17 over a length of 1/2. Below 0,
+    δ_G(ε) = 1 − e^ε + e^ε·δ_G(−ε), a sum of what is positive.
+    """
+    size = np.minimum(np.abs(epsilon), _LARGEST_LOSS)
+    middle, half = sigma * size, 0.5 / sigma
+    low, high = middle - half, middle + half
+    with np.errstate(under="ignore", over="ignore"):
+        density = np.exp(-(low**2) / 2) / math.sqrt(2 * math.pi)
+        if half < 0.25:
+            value = sum(
+                weight * half * (1 - x * _mills(x))
+                for weight, x in zip(_WEIGHTS, [middle + half * n for n in _NODES], strict=True)
+            )
+            above = density * value
+        else:
+            tails = ndtr(-low) - np.exp(size + log_ndtr(-high))
+            above = np.where(low < 0, tails, density * (_mills(np.maximum(low, 0)) - _mills(high)))
+        below = -np.expm1(-size) + np.exp(-size) * above
+    return np.clip(np.where(epsilon < 0, below, above), 0, 1)
+
+
+def _mills(x: np.ndarray) -> np.ndarray:
+    """(1 − Φ)/φ of the standard Gaussian."""
+    return math.sqrt(math.pi / 2) * erfcx(x / math.sqrt(2))
 
 
 def _removed_reach(sigma: float, q: float, log_tail: float) -> tuple[float, float]:
     widest = (-float(ndtri_exp(min(log_tail - math.log(q), _MEDIAN))) + 0.5 / sigma) / sigma
-    high = widest + math.log(q) + math.log1p((1 - q) / q * math.exp(-widest))
     lowest = (float(ndtri_exp(min(log_tail, _MEDIAN))) - 0.5 / sigma) / sigma
-    return (math.log1p(q * math.expm1(lowest)) if q < 1 else lowest), high
+    return _sampled(lowest, q), _sampled(widest, q)
+
+
+def _sampled(plain: float, q: float) -> float:
+    """The loss log(1 + q·(e^plain − 1)) of an outcome whose plain Gaussian loss is ``plain``."""
+    if q == 1:
+        return plain
+    if plain < 1:
+        return math.log1p(q * math.expm1(plain))
+    return plain + math.log(q) + math.log1p((1 - q) / q * math.exp(-plain))
 
 
 def _exchanged(epsilon: np.ndarray, sigma: float, q: float) -> np.ndarray:
@@ -175,7 +235,9 @@ def _exchanged(epsilon: np.ndarray, sigma: float, q: float) -> np.ndarray:
     lower = np.logaddexp(
         log_rates[0] + log_ndtr(-x / sigma), log_rates[1] + log_ndtr((-1 - x) / sigma)
     )
-    return np.clip(np.exp(upper) - np.exp(epsilon + lower), 0, 1)
+    # The two may nearly cancel; what rounding takes from them is added.
+    rounding = 64 + 32 * (np.abs(x) / sigma + 1 / sigma) ** 2 + 4 * abs(math.log(q))
+    return np.clip((1 + rounding * _UNIT) * np.exp(upper) - np.exp(epsilon + lower), 0, 1)
 
 
 def _exchanged_reach(sigma: float, q: float, log_tail: float) -> float:

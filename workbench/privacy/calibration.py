@@ -69,11 +69,12 @@ def noise_scale(
                 f"target_epsilon is {target_epsilon:g} but no noise multiplier below "
                 f"{_LARGEST_SIGMA:g} reaches it; raise it or delta, or take fewer steps."
             )
-    while low == smallest and high > smallest:
-        below = max(high / 2, smallest)
-        low, high = (low, below) if spent(below) <= target_epsilon else (below, high)
-    if high == smallest:
-        return high
+    if low == smallest:
+        if spent(smallest) <= target_epsilon:
+            return smallest
+        while high / 2 > smallest and spent(high / 2) <= target_epsilon:
+            high /= 2
+        low = max(high / 2, smallest)
     bracketed = root_scalar(
         lambda scale: spent(scale) - target_epsilon, bracket=(low, high), rtol=1e-5
     )

@@ -48,6 +48,7 @@ _LEAST_LOG_TAIL = -700.0  # below it exp is 0
 _COARSER = 40  # times that the first interval may turn out too fine
 _CEILING_DELTA = 1e-6  # about where ceilings are wanted sharp
 _LEAST_DELTA = 1e-290
+_LEAST_RATE = 1e-100  # stands for lower ones, which cost less: a float holds its square
 _LARGEST_EPSILON = 1e13  # more than all losses that are accounted come to
 
 
@@ -213,6 +214,7 @@ def _mechanism(history: History, delta: float, batches: Batches) -> _Mechanism:
     That is where pessimistic rounding begins to be small beside the loss; where rare losses are
     far larger, the first interval is coarser, and `_refined` finds out whether it is too coarse.
     """
+    history = [(sigma, max(rate, _LEAST_RATE), steps) for sigma, rate, steps in history]
     curves = [(StepCurve.of(sigma, rate, batches), steps) for sigma, rate, steps in history]
     steps = sum(steps for _, steps in curves)
     log_tail = max(math.log(delta) + _SMALL - math.log(steps), _LEAST_LOG_TAIL)

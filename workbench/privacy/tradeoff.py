@@ -74,7 +74,10 @@ def mechanism_ceiling(
         return rates
     reach = max(1.0, settled_epsilon(history, 1e-10).value)
     levels = np.linspace(-reach, reach, 1001)
-    lines = rates[..., None] * np.exp(np.minimum(levels, 700)) + delta_curve(history, levels)
+    with np.errstate(divide="ignore"):
+        log_rates = np.log(rates)[..., None]
+    # All lines that are above 1 say the same.
+    lines = np.exp(np.minimum(log_rates + levels, 1)) + delta_curve(history, levels)
     return np.clip(lines.min(axis=-1), rates, 1)
 
 
