@@ -55,7 +55,7 @@ def verdict(
         )
     if found:
         best = found[0]
-        told = max(best.epsilons[:2], key=lambda epsilon: epsilon.value)
+        told = "; ".join(str(epsilon) for epsilon in best.epsilons[:2])
         return Verdict(
             "leak found",
             f"{best.signal} tells members from others: AUC {best.curve.auc:.3f} (95 %: "
