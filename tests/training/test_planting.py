@@ -44,7 +44,7 @@ def test_without_canaries_nothing_changes(config: RunConfig):
     assert len(prepared.training) == prepared.terms.training_records == prepared.counts.training
 
 
-@pytest.mark.parametrize(("kind", "repeats"), zip(KINDS, (1, 3, 2), strict=True))
+@pytest.mark.parametrize(("kind", "repeats"), [*zip(KINDS, (1, 3, 2), strict=True)])
 def test_those_that_are_in_are_trained_on_and_all_count(
     planting: RunConfig, kind: str, repeats: int
 ):

@@ -108,6 +108,10 @@ FIXED: dict[str, Any] = {
     "model.vocabulary": 300,
     "training.optimizer": "sgd",
     "training.expected_batch_size": 20,
+    "canaries.count": 3,
+    "canaries.kind": "in_distribution",
+    "canaries.repeats": 2,
+    "canaries.seed": 1,
     "seed": 1,
     "randomness": "secure",
 }
