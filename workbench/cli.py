@@ -355,6 +355,71 @@ def fit(
     _say(as_dict(fitted) if as_json else as_text(fitted))
 
 
+@main.command()
+@click.option("--target-epsilon", type=float, required=True, help="Largest ε allowed at δ.")
+@click.option("--records", type=float, help="Records there are; the fewest are sought without.")
+@click.option("--target-perplexity", type=float, help="Perplexity a token to be reached.")
+@click.option("--compute", type=float, help="FLOPs that may be spent.")
+@click.option("--delta", type=float, default=1e-8, show_default=True, help="δ.")
+@click.option("--record-tokens", type=int, default=512, show_default=True, help="Tokens a record.")
+@click.option("--points", metavar="POINTS.CSV", help="Runs of your own to plan on.")
+@click.option("--law", default="private", show_default=True, help="Law to fit to them.")
+@click.option("--source", type=click.Choice(["measured", "published"]), help="Without points.")
+@click.option("--card", default="A100 80GB", show_default=True, help="Card to count hours of.")
+@click.option("--memory/--no-memory", default=True, help="Predict how many records fit (seconds).")
+@_JSON
+def plan(
+    target_epsilon: float,
+    records: float | None,
+    target_perplexity: float | None,
+    compute: float | None,
+    delta: float,
+    record_tokens: int,
+    points: str | None,
+    law: str,
+    source: str | None,
+    card: str,
+    memory: bool,
+    as_json: bool,
+) -> None:
+    """Plan a run within a privacy budget: forward from compute, backward from a perplexity."""
+    from workbench import scaling
+    from workbench.scaling.files import read_points
+    from workbench.scaling.written import plan_as_text
+
+    if points is not None and source is not None:
+        raise InputError("points and source were both given; plan on one of them.")
+    planned_on: Any = source
+    if points is not None:
+        planned_on = scaling.fit(scaling.with_loss(read_points(points)), law)
+    planned = scaling.plan(
+        planned_on,
+        target_epsilon=target_epsilon,
+        records=records,
+        delta=delta,
+        compute=compute,
+        target_perplexity=target_perplexity,
+        record_tokens=record_tokens,
+    ).certified()
+    found = {kind: getattr(planned, kind) for kind in ("compute_optimal", "saturating", "target")}
+    machines = {
+        kind: scaling.hardware(each, card=card, memory=memory)
+        for kind, each in found.items()
+        if each is not None
+    }
+    if as_json:
+        plans = {
+            kind: {**found[kind].as_dict(), "hardware": asdict(each)}
+            for kind, each in machines.items()
+        }
+        _say({"source": planned.source, "status": planned.status, **plans})
+        return
+    for kind, each in machines.items():
+        _say(plan_as_text(found[kind], each))
+    if planned.status:
+        _say(planned.status)
+
+
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.option("--notebooks", metavar="FOLDER", help="Open this copy of the notebooks instead.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)

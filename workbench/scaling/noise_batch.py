@@ -52,6 +52,10 @@ class FittedNoiseBatch(FittedLaw):
             max(int(np.sum(np.asarray(self.settings["runs"]))) - len(self.settings) // 2, 1)
         )
 
+    def predict(self, frame: pd.DataFrame) -> np.ndarray:
+        """The surface's loss at each row's covariates, (rows,), nats a token."""
+        return np.exp(self.surfaces[0].log_loss(*self._covariates(frame)))
+
     def predict_interval(self, frame: pd.DataFrame, level: float = 0.95) -> np.ndarray:
         """Where a new run's loss lies, (rows, 2)."""
         centre, deviation = self._log_prediction(frame)
@@ -59,10 +63,14 @@ class FittedNoiseBatch(FittedLaw):
         return np.exp(intervals.mixture_limits(centre, deviation, scatter, level=level))
 
     def _log_prediction(self, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        m, t = (np.log(points.checked_column(frame, name)) for name in COLUMNS[:2])
-        noise = points.checked_column(frame, COLUMNS[2], zero=True)
-        logs = np.stack([each.log_loss(m, t, noise) for each in self.surfaces])
+        covariates = self._covariates(frame)
+        logs = np.stack([each.log_loss(*covariates) for each in self.surfaces])
         return logs[0], logs[1:].std(axis=0)
+
+    def _covariates(self, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ln M, ln T and σ̄, (rows,) each."""
+        m, t = (np.log(points.checked_column(frame, name)) for name in COLUMNS[:2])
+        return m, t, points.checked_column(frame, COLUMNS[2], zero=True)
 
 
 def fit_noise_batch(

@@ -7,6 +7,8 @@ import numpy as np
 
 from workbench.scaling.fitted import FittedLaw
 from workbench.scaling.isoflop import FittedIsoflop
+from workbench.scaling.plan_hardware import Hardware
+from workbench.scaling.planner import Plan
 
 
 def as_dict(fitted: FittedLaw) -> dict[str, Any]:
@@ -45,6 +47,42 @@ def as_text(fitted: FittedLaw) -> str:
     )
     if fitted.status:
         lines.append(f"Do not rely on it: {fitted.status}")
+    return "\n".join(lines)
+
+
+_TITLES = {
+    "compute_optimal": "Compute-optimal: the lowest loss for this compute",
+    "saturating": "Saturating: the least compute within 1 % of the lowest loss",
+    "target": "Cheapest run that reaches the target",
+}
+
+
+def plan_as_text(plan: Plan, machines: Hardware) -> str:
+    """A plan, what it is read from, what it guarantees and what it takes."""
+    low, high = plan.loss_interval
+    loss = f"loss {plan.loss:.4g} nats a token (95 %: {low:.4g} to {high:.4g})"
+    if plan.perplexity is not None:
+        loss += f", perplexity {plan.perplexity:.4g}"
+    else:
+        loss += ", of a masked language model, which is no perplexity"
+    certified = "" if plan.guarantee is None else f": {plan.guarantee}"
+    fits = ""
+    if machines.memory_gb is not None:
+        fits = (
+            f", {machines.physical_batch_size} records at once ({machines.memory_gb:.3g} GB, "
+            f"{machines.engine}, width {machines.width}, {machines.layers} layers)"
+        )
+    lines = [
+        f"{_TITLES[plan.kind]}, from {plan.source}",
+        f"  {plan.n_params:.3g} parameters, batch {plan.expected_batch_size}, {plan.steps} steps, "
+        f"σ = {plan.noise_multiplier:.4g}{certified}",
+        f"  {loss}",
+        f"  {plan.records:.3g} records, {plan.tokens:.3g} tokens seen, {plan.epochs:.3g} epochs, "
+        f"{plan.compute:.3g} FLOPs, ρ = {plan.rho:.3g}",
+        f"  {machines.gpu_hours:.3g} hours of {machines.card}; {machines.cards} of them take "
+        f"{machines.days:.3g} days{fits}",
+        *(f"  {note}" for note in (*plan.notes, machines.note)),
+    ]
     return "\n".join(lines)
 
 
