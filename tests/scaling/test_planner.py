@@ -16,7 +16,7 @@ from workbench.errors import InputError
 from workbench.scaling import FittedLaw, agreement, fit, frontier, hardware, plan, what_next
 from workbench.scaling.plan_hardware import model_shape
 from workbench.scaling.plan_noise import noise_table
-from workbench.scaling.planner import LARGEST_RHO
+from workbench.scaling.plan_search import LARGEST_RHO
 from workbench.scaling.private_law import PrivateLaw
 
 
@@ -129,6 +129,9 @@ def test_the_published_rows_are_met():
     assert np.all(told["compute_agrees"])
     assert np.all((told["noise_multiplier"] > 1.3) & (told["noise_multiplier"] < 4.1))
     assert np.all((told["rho"] > 1) & (told["rho"] < LARGEST_RHO))
+    row = agreement(certified=True, rows=[0])
+    sigmas = np.asarray(row["noise_multiplier"]), np.asarray(told["noise_multiplier"])[:1]
+    np.testing.assert_allclose(*sigmas, rtol=0.02)
 
 
 def test_published_plans_are_monotone():

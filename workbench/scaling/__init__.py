@@ -5,7 +5,8 @@ from workbench.scaling.fitted import FittedLaw
 from workbench.scaling.fitting import fit
 from workbench.scaling.isoflop import isoflop_minima
 from workbench.scaling.plan_hardware import hardware
-from workbench.scaling.planner import Plan, Planned, frontier, plan, what_next
+from workbench.scaling.planner import frontier, plan, what_next
+from workbench.scaling.plans import Plan, Planned
 from workbench.scaling.published_plan import agreement
 from workbench.scaling.sensitivity import sensitivity
 from workbench.scaling.units import from_nats, to_nats, with_loss

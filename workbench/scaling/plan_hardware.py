@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from workbench import presets
 from workbench.config import ModelConfig, RunConfig
 from workbench.errors import InputError, positive, probability, shown
-from workbench.scaling.planner import Plan
+from workbench.scaling.plans import Plan
 
 UTILISATION = 0.3  # of the peak; large models reach more, small ones far less
 ENGINE_FACTORS = {"bookkeeping": 1.3, "hooks": 2.2, "ghost": 2.9}

@@ -6,6 +6,7 @@ all else depends nearly alone. The losses are of masked language models, so that
 planned from them. Sizes at the edge of the grid that was tried are censored.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -57,25 +58,33 @@ def saturating(records: float, target_epsilon: float, delta: float) -> Saturatin
     return _at(_powers(), records, gaussian_sigma(target_epsilon, delta))
 
 
-def agreement(*, leave_one_out: bool = False) -> pd.DataFrame:
+def agreement(
+    *,
+    leave_one_out: bool = False,
+    certified: bool = False,
+    rows: Sequence[int] = tuple(range(11)),
+) -> pd.DataFrame:
     """The planner beside every published row.
 
     Columns: ``records``, ``target_epsilon``; ``n_params`` and ``compute`` as published, the same
-    planned, their ratios planned over published; ``noise_multiplier`` by the PLD accountant and
+    planned, their ratios planned over published; ``loss`` likewise; ``noise_multiplier`` and
     ``rho`` of the published row; ``censored``; ``size_agrees`` (within 2×, one-sided where
-    censored) and ``compute_agrees`` (within 2.5×, likewise). With ``leave_one_out`` each row is
-    planned from the others.
+    censored) and ``compute_agrees`` (within 2.5×, likewise).
+
+    Args:
+        leave_one_out: plan each row from the others.
+        certified: σ by the PLD accountant, some seconds a row, and not previewed.
+        rows: which rows.
     """
-    rows, told = published_rows(), []
-    for index in range(len(rows)):
-        row = rows.iloc[index]
-        kept = np.arange(len(rows)) != index if leave_one_out else np.ones(len(rows), bool)
+    table, told = published_rows(), []
+    sigma_of = privacy.noise_multiplier if certified else privacy.noise_multiplier_surface
+    for index in rows:
+        row = table.iloc[index]
+        kept = np.arange(len(table)) != index if leave_one_out else np.ones(len(table), bool)
         gaussian = gaussian_sigma(row["target_epsilon"], row["delta"])
         planned = _at(_powers(tuple(np.flatnonzero(kept))), row["records"], gaussian)
         rate = row["expected_batch_size"] / row["records"]
-        sigma = privacy.noise_multiplier(
-            row["target_epsilon"], rate, round(row["steps"]), row["delta"]
-        )
+        sigma = float(sigma_of(row["target_epsilon"], rate, round(row["steps"]), row["delta"]))
         size = planned.n_params / row["n_params"]
         compute = planned.compute / row["compute"]
         told.append(

@@ -6,12 +6,12 @@ best cells all over it are polished: that many starts agree proves nothing where
 one valley.
 """
 
+from collections.abc import Callable
 from itertools import combinations, product
 
 import numpy as np
 
 from workbench.scaling.huber import DELTA, huber
-from workbench.scaling.laws import SumLaw
 
 _PER_EXPONENT = 24
 _SMALLEST = 0.02
@@ -19,20 +19,29 @@ CELLS = 30  # of the grid that are polished
 ABSENT = -40.0  # the logarithm of a coefficient that least squares put at 0
 
 
-def starts(law: SumLaw, x: np.ndarray, log_loss: np.ndarray) -> np.ndarray:
-    """The best cells' parameters as logarithms, (cells, parameters).
+def grid_starts(
+    basis: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    exponents: int,
+    largest: float,
+    x: np.ndarray,
+    log_loss: np.ndarray,
+) -> np.ndarray:
+    """The best cells' parameters as logarithms, coefficients first, (cells, parameters).
 
     Args:
-        law: the law.
+        basis: what coefficients multiply, (grid, points, terms), of exponents (grid, exponents)
+            and covariates.
+        exponents: how many there are.
+        largest: where the grid of each ends.
         x: (points, covariates), centred, so that coefficients of all terms are of one size.
         log_loss: (points,).
     """
-    axis = np.geomspace(_SMALLEST, law.largest_exponent, _PER_EXPONENT)
-    grid = np.array(list(product(axis, repeat=len(law.exponents))))
+    axis = np.geomspace(_SMALLEST, largest, _PER_EXPONENT)
+    grid = np.array(list(product(axis, repeat=exponents)))
     # Rows are divided by the loss: what is fitted are relative errors, as the logarithm's are.
-    basis = law.basis(grid, x) / np.exp(log_loss)[:, None]
-    coefficients = non_negative(basis, np.ones(len(x)))
-    fitted = np.einsum("gnj,gj->gn", basis, coefficients)
+    relative = basis(grid, x) / np.exp(log_loss)[:, None]
+    coefficients = non_negative(relative, np.ones(len(x)))
+    fitted = np.einsum("gnj,gj->gn", relative, coefficients)
     best = best_cells(fitted)
     return np.concatenate([logs_of(coefficients[best]), np.log(grid[best])], axis=1)
 

@@ -8,7 +8,7 @@ import numpy as np
 from workbench.scaling.fitted import FittedLaw
 from workbench.scaling.isoflop import FittedIsoflop
 from workbench.scaling.plan_hardware import Hardware
-from workbench.scaling.planner import Plan
+from workbench.scaling.plans import Plan
 
 
 def as_dict(fitted: FittedLaw) -> dict[str, Any]:
