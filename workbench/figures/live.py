@@ -9,7 +9,7 @@ import base64
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 from plotly.utils import PlotlyJSONEncoder
-from traitlets import Dict, Int, Unicode
+from traitlets import Bool, Dict, Int, Unicode
 
 from workbench.figures.subshells import hear_every_page
 from workbench.figures.theme import CONFIG, Traces
@@ -31,6 +31,8 @@ _ON_ITS_WAY_SECONDS = 0.4  # less than a page waits before it asks again
 class LiveFigure(anywidget.AnyWidget):
     """A plotly figure as a widget, without the button that would upload it.
 
+    ``on_click(trace, x, y)`` is called when a point is clicked.
+
     ``figure`` is what it shows now; `redraw` changes it. Each state has a number, and so has each
     message: a page that has missed one sees the gap and asks. It asks until it is answered, because
     its words can be lost as well.
@@ -39,8 +41,11 @@ class LiveFigure(anywidget.AnyWidget):
     _esm = _ASSETS / "live.js"
     height = Int().tag(sync=True)
     config = Dict().tag(sync=True)
+    clickable = Bool(False).tag(sync=True)
 
-    def __init__(self, plain: go.Figure) -> None:
+    def __init__(
+        self, plain: go.Figure, *, on_click: Callable[[str, float, float], None] | None = None
+    ) -> None:
         hear_every_page()
         _Code.send_once()
         self._drawing = threading.RLock()
@@ -48,7 +53,10 @@ class LiveFigure(anywidget.AnyWidget):
         self._listening = False
         self._whole_sent = (-1, 0.0)  # the state last sent as a whole, and when
         self.figure = go.Figure(plain)
-        super().__init__(height=plain.layout["height"] or _HEIGHT, config=CONFIG)
+        self._on_click = on_click
+        super().__init__(
+            height=plain.layout["height"] or _HEIGHT, config=CONFIG, clickable=on_click is not None
+        )
         self.on_msg(self._asked)
 
     def redraw(self, traces: Traces, layout: Mapping[str, Any] | None = None) -> None:
@@ -70,8 +78,14 @@ class LiveFigure(anywidget.AnyWidget):
     def _asked(self, _widget: object, content: object, _buffers: object) -> None:
         """A page tells which state it has: it gets the newest, after which changes are enough.
 
-        Questions that waited in a queue behind one just answered have their answer on its way.
+        Questions that waited in a queue behind one just answered have their answer on its way. A
+        click is no question.
         """
+        match content:
+            case {"clicked": str(name), "x": int() | float() as x, "y": int() | float() as y}:
+                if self._on_click is not None:
+                    self._on_click(name, float(x), float(y))
+                return
         with self._drawing:
             self._listening = True
             if content == {"have": self._number}:

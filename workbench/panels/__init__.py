@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from workbench.panels.audit.panel import Auditor
     from workbench.panels.budget.panel import Budget
     from workbench.panels.common.controls import framed
     from workbench.panels.explorer.panel import Explorer
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from workbench.panels.sweep.panel import Sweeper
 
 _HOMES = {
+    "Auditor": "audit.panel",
     "Budget": "budget.panel",
     "Explorer": "explorer.panel",
     "Sweeper": "sweep.panel",
@@ -24,7 +26,7 @@ _HOMES = {
     "framed": "common.controls",
 }
 
-__all__ = ["Budget", "Explorer", "Sweeper", "Trainer", "framed"]
+__all__ = ["Auditor", "Budget", "Explorer", "Sweeper", "Trainer", "framed"]
 
 
 def __getattr__(name: str) -> Any:

@@ -68,6 +68,7 @@ async function render({ model, el }) {
   let waiting = null; // changes since it was drawn: {traces: {name: {key: value}}, layout}
   let inSight = false;
   let frame = null;
+  let hearing = false; // clicks
 
   const ended = () => Boolean(el.closest(".jupyter-widgets-disconnected"));
 
@@ -90,6 +91,7 @@ async function render({ model, el }) {
   function inStep() {
     question.answered();
     note.textContent = "";
+    hearClicks();
   }
 
   function drawSoon() {
@@ -116,6 +118,14 @@ async function render({ model, el }) {
       waiting.traces[name] = { ...waiting.traces[name], ...values };
     Object.assign(waiting.layout, layout);
     drawSoon();
+  }
+
+  // Clicks on points, where the kernel has a use for them.
+  function hearClicks() {
+    if (hearing || !model.get("clickable")) return;
+    hearing = true;
+    shown.on("plotly_click", ({ points: [{ data, x, y }] }) =>
+      model.send({ clicked: data.name, x, y }));
   }
 
   function hear(message) {
