@@ -69,12 +69,14 @@ def noise_scale(
                 f"target_epsilon is {target_epsilon:g} but no noise multiplier below "
                 f"{_LARGEST_SIGMA:g} reaches it; raise it or delta, or take fewer steps."
             )
-    if low == smallest:
-        if spent(smallest) <= target_epsilon:
-            return smallest
-        while high / 2 > smallest and spent(high / 2) <= target_epsilon:
-            high /= 2
-        low = max(high / 2, smallest)
+    while low == smallest < high:
+        below = max(high / 2, smallest)
+        if spent(below) > target_epsilon:
+            low = below
+            break
+        high = below
+    if high == smallest:
+        return high
     bracketed = root_scalar(
         lambda scale: spent(scale) - target_epsilon, bracket=(low, high), rtol=1e-5
     )
