@@ -420,6 +420,77 @@ def plan(
         _say(planned.status)
 
 
+@main.command()
+@click.option("--block", "blocks", multiple=True, metavar="NAME", help="Only this; repeatable.")
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Dask scheduler or its scheduler file; without it, processes on this machine.",
+)
+@click.option("--hours", type=click.FloatRange(min=0), help="End after so long, to go on later.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes; one a core if not given.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Where rows are kept; data/measured/study of the checkout if not given.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("sweeps/study"),
+    show_default=True,
+    help="Where the runs themselves are kept.",
+)
+@click.option("--disturbed", is_flag=True, help="Say in the rows that the machine does other work.")
+@click.option("--estimate", "only_estimate", is_flag=True, help="Say how long it takes, and end.")
+def study(
+    blocks: tuple[str, ...],
+    scheduler: str | None,
+    hours: float | None,
+    workers: int | None,
+    data: Path | None,
+    out: Path,
+    disturbed: bool,
+    only_estimate: bool,
+) -> None:
+    """Measure what is missing of our scaling study; Ctrl-C leaves it to go on with.
+
+    A run whose rows are there is not trained again. SIGTERM and SIGUSR1 do as Ctrl-C does.
+    """
+    from workbench.scaling.study import ORDER, Progress, estimate, run_study
+    from workbench.sweeps.cluster import scheduler_at
+    from workbench.terminal import interrupted_by_signals
+
+    asked = blocks or ORDER
+    if scheduler is not None:
+        scheduler_at(scheduler)
+    times = estimate(asked, data)
+    for block, seconds in times.items():
+        click.echo(f"Block {block}: about {seconds / 3600:.2g} hours of one core", err=True)
+    for block in (name for name in asked if name not in times):
+        click.echo(f"Block {block}: known once those before it are measured", err=True)
+    if only_estimate:
+        return
+
+    def show(progress: Progress) -> None:
+        click.echo(f"Block {progress.block}: {progress.measured} of {progress.runs}", err=True)
+
+    with interrupted_by_signals():
+        left = run_study(
+            asked,
+            data=data,
+            out=out,
+            scheduler=scheduler,
+            workers=workers,
+            hours=hours,
+            disturbed=disturbed,
+            on_progress=show,
+        )
+    missing = {block: left.get(block) for block in asked if left.get(block) != 0}
+    told = ", ".join(f"{b} ({'all' if n is None else n})" for b, n in missing.items())
+    _say(f"Still to measure: {told}." if told else "Everything asked for is measured.")
+
+
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.option("--notebooks", metavar="FOLDER", help="Open this copy of the notebooks instead.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)

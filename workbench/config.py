@@ -79,7 +79,8 @@ class PrivacyConfig(Frozen):
     Exactly one of ``noise_multiplier`` and ``target_epsilon`` is given; with a target, σ is the
     smallest that keeps within it for the run's sample rate and steps. ``max_epsilon`` ends a run
     before the step that would exceed it. ``private=False`` is the twin to compare with: the same
-    records and initial weights without clipping and noise, whose ε is infinite.
+    records and initial weights without noise, whose ε is infinite. It does not clip either, unless
+    ``twin="clipped"``: that is the private algorithm at σ = 0.
 
     ``clipping`` is ``flat`` (Abadi et al. 2016), ``normalised`` to C for every record (Bu et al.
     2022, arXiv 2206.07136) or ``adaptive``: C follows the ``clip_quantile`` of the norms by noisy
@@ -97,16 +98,31 @@ class PrivacyConfig(Frozen):
     clip_quantile: Fraction = 0.5
     clip_learning_rate: ClipRate = 0.2
     count_noise_multiplier: Positive | None = None
+    twin: Literal["unclipped", "clipped"] = "unclipped"
     sampling: Sampling = "poisson"
     neighbouring_relation: NeighbouringRelation = "add_or_remove_one"
-    unit: Literal["record"] = "record"
+    unit: Literal["record", "chunk"] = "record"
     accountant: Accountant = "pld"
+
+    @property
+    def clips(self) -> bool:
+        """Whether record gradients are clipped: in every private run, and in the clipped twin."""
+        return self.private or self.twin == "clipped"
 
     @model_validator(mode="after")
     def _one_of_sigma_and_target(self) -> Self:
         if (self.noise_multiplier is None) == (self.target_epsilon is None):
             raise ValueError(
                 "needs exactly one of noise_multiplier and target_epsilon; set the other to null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _twin_has_no_noisy_counts(self) -> Self:
+        if self.clips and not self.private and self.clipping == "adaptive":
+            raise ValueError(
+                "has twin 'clipped' and clipping 'adaptive', but without noise there are no noisy "
+                "counts for C to follow; set clipping to 'flat'"
             )
         return self
 
@@ -124,13 +140,21 @@ class CorpusConfig(Frozen):
 
     Records of fewer words than ``min_words`` and copies of another are left out and counted; in
     scripts without blanks each letter counts as a word. The rest is split at random into a public
-    part (the tokenizer sees only that), held-out records and private training records. A record
-    longer than ``record_tokens`` is cut there, or refused with ``long_records="refuse"``; it is
-    never spread over two training examples, which would double its sensitivity.
+    part (the tokenizer sees only that), held-out records and private training records; ``seed``
+    decides the split, the run's own if not given. A record longer than ``record_tokens`` is cut
+    there, or refused with ``long_records="refuse"``; it is never spread over two training examples,
+    which would double its sensitivity.
+
+    ``record="chunk"`` splits by whole paragraphs and then cuts each into pieces of at most
+    ``record_tokens``, which are the records: ε then protects one chunk and not the paragraph that
+    it is from, so ``privacy.unit`` has to say "chunk".
+
+    ``training_subset`` trains on that share of the private records, each drawn by its own text: a
+    smaller share's records are all in a larger one's, and held-out and public records stay.
     """
 
     source: str = "sotu"
-    record: Literal["paragraph", "line", "row"] = "paragraph"
+    record: Literal["paragraph", "line", "row", "chunk"] = "paragraph"
     text_field: str = "text"
     delimiter: str | None = None
     encoding: str = "utf-8"
@@ -139,6 +163,8 @@ class CorpusConfig(Frozen):
     long_records: Literal["truncate", "refuse"] = "truncate"
     public_fraction: Fraction = 0.1
     heldout_fraction: Fraction = 0.07
+    training_subset: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
+    seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] | None = None
 
     @field_validator("delimiter")
     @classmethod
@@ -188,6 +214,9 @@ class TrainingConfig(Frozen):
     ``adamw_bc`` takes the noise's share out of Adam's second moment (Tang et al. 2023). The rate
     rises over ``warmup_steps`` and then stays or falls as a cosine. A run ends early after
     ``patience`` evaluations without a better held-out loss, or after ``max_minutes``.
+
+    With ``tail_fraction``, every evaluation also measures the mean of the weights over about that
+    share of the steps so far, the latest ones. It comes from weights that ε already covers.
     """
 
     expected_batch_size: Count = 512
@@ -204,6 +233,7 @@ class TrainingConfig(Frozen):
     evaluate_every: Count = 25
     patience: Count | None = None
     max_minutes: Positive | None = None
+    tail_fraction: Fraction | None = None
 
     @model_validator(mode="after")
     def _one_of_steps_and_epochs(self) -> Self:
@@ -333,6 +363,22 @@ class RunConfig(Document):
     runtime: RuntimeConfig = RuntimeConfig()
     seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] = 0
     randomness: Literal["seeded", "secure"] = "seeded"
+
+    @model_validator(mode="after")
+    def _unit_is_the_record(self) -> Self:
+        wanted = "chunk" if self.corpus.record == "chunk" else "record"
+        if self.privacy.unit != wanted:
+            raise InputError(
+                f"privacy.unit is {self.privacy.unit!r} but corpus.record is "
+                f"{self.corpus.record!r}, so that ε protects one {wanted}; set privacy.unit to "
+                f"{wanted!r}."
+            )
+        return self
+
+    @property
+    def corpus_seed(self) -> int:
+        """What decides the split of the corpus: ``corpus.seed``, or the run's own."""
+        return self.seed if self.corpus.seed is None else self.corpus.seed
 
     def steps(self, dataset_size: int) -> int:
         """Optimizer steps: as given, or from ``epochs`` passes over ``dataset_size`` records.

@@ -42,7 +42,12 @@ def project(config: RunConfig) -> Iterator[Projection]:
     """
     config.model.directory()  # a path that is not there should not have to wait for Start
     terms = PrivacyTerms.of(config.privacy)
-    records = corpora.load(config.corpus, seed=config.seed)
+    if config.corpus.record == "chunk":
+        from workbench.training.prepare import load_records  # with torch and the tokenizer
+
+        records = load_records(config)
+    else:
+        records = corpora.load(config.corpus, seed=config.corpus_seed)
     if config.model.directory() is None:
         refuse_without_template(not records.are_chats)
     planned = plan(config, len(records.training))

@@ -10,6 +10,7 @@ import numpy as np
 
 from workbench import corpora
 from workbench.config import RunConfig
+from workbench.corpora import Records
 from workbench.sweeps.cluster import local_workers
 from workbench.sweeps.cost import composed
 from workbench.sweeps.sweep import Cell, SweepConfig, SweepCost, sweep_cost
@@ -62,15 +63,25 @@ def _plans(cells: Sequence[Cell]) -> list[Plan]:
     plans: dict[str, Plan] = {}
     found = []
     for config in (cell.config for cell in cells):
-        split = f"{config.seed} {config.corpus.model_dump_json()}"
+        split = f"{config.corpus_seed} {config.corpus.model_dump_json()}"
+        if config.corpus.record == "chunk":
+            split = f"{split} {config.model.source} {config.model.vocabulary}"
         if split not in sizes:
-            sizes[split] = len(corpora.load(config.corpus, seed=config.seed).training)
+            sizes[split] = len(_records(config).training)
         asked = config.model_dump(include={"privacy", "schedule", "training"})
         key = f"{sizes[split]} {json.dumps(asked)}"
         if key not in plans:
             plans[key] = plan(config, sizes[split])
         found.append(plans[key])
     return found
+
+
+def _records(config: RunConfig) -> Records:
+    if config.corpus.record != "chunk":
+        return corpora.load(config.corpus, seed=config.corpus_seed)
+    from workbench.training.prepare import load_records  # with torch and the tokenizer
+
+    return load_records(config)
 
 
 def _trial(config: RunConfig) -> tuple[float, float]:

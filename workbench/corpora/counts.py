@@ -50,9 +50,10 @@ def _words_within(piece: str) -> int:
 class RecordCounts:
     """How many records were found, left out and kept.
 
-    ``found`` = ``empty`` + ``too_short`` + ``duplicate`` + ``public`` + ``heldout`` + ``training``.
-    A copy of a record is left out wherever it stands, so that ``training`` holds no record twice.
-    Of the training records, ``truncated`` were cut at ``corpus.record_tokens``, and
+    ``found`` = ``empty`` + ``too_short`` + ``duplicate`` + ``public`` + ``heldout`` + ``training``
+    + ``outside_subset``, which are private records that ``corpus.training_subset`` leaves out. A
+    copy of a record is left out wherever it stands, so that ``training`` holds no record twice. Of
+    the training records, ``truncated`` were cut at ``corpus.record_tokens``, and
     ``nothing_to_predict`` have no token to learn from; both are 0 before encoding. ``canaries`` are
     counted beside the training records, whether in or out.
     """
@@ -67,6 +68,7 @@ class RecordCounts:
     truncated: int = 0
     nothing_to_predict: int = 0
     canaries: int = 0
+    outside_subset: int = 0
 
     def __iter__(self) -> Iterator[tuple[str, int]]:
         """Names and counts, so that ``dict(counts)`` is what a run's summary holds."""
@@ -88,6 +90,7 @@ class RecordCounts:
             "empty": self.empty,
             "shorter than corpus.min_words": self.too_short,
             "copies of another": self.duplicate,
+            "outside corpus.training_subset": self.outside_subset,
         }
         told = _listed(reasons)
         return f"{told}: left out of {self.found:,} found" if told else ""

@@ -49,7 +49,8 @@ def load(config: CorpusConfig, *, seed: int = 0) -> Records:
     ``counts`` of the result tells what was left out. Raises `InputError` for a source that is
     missing, unreadable, of an unknown kind, or that leaves one of the three parts empty.
     """
-    pieces = cut(_documents(config), config.record)
+    by_paragraph = config.record == "chunk"  # those are cut later, by the tokenizer
+    pieces = cut(_documents(config), "paragraph" if by_paragraph else config.record)
     texts = [text for text in pieces if text]
     long_enough = [text for text in texts if _words(text) >= config.min_words]
     if not long_enough:
@@ -65,6 +66,9 @@ def load(config: CorpusConfig, *, seed: int = 0) -> Records:
     )
     left_out = {"empty": len(pieces) - len(texts), "too_short": len(texts) - len(long_enough)}
     counts = replace(records.counts, found=len(pieces), **left_out)
+    if not by_paragraph:
+        records = subset(replace(records, counts=counts), config.training_subset, seed=seed)
+        counts = records.counts
     for part in ("public", "heldout", "training"):
         if not getattr(records, part):
             others = f" ({counts.left_out})" if counts.left_out else ""
@@ -107,6 +111,25 @@ def split(
         training=len(training),
     )
     return Records(tuple(public), tuple(heldout), tuple(training), counts)
+
+
+def subset(records: Records, share: float, *, seed: int = 0) -> Records:
+    """The same with about that ``share`` of the training records, each drawn by its own text.
+
+    What a share holds, every larger one of the same ``seed`` holds, too. Raises `InputError` if
+    none is left.
+    """
+    if share == 1:
+        return records
+    kept = tuple(text for text in records.training if _uniform(f"subset\n{text}", seed) < share)
+    if not kept:
+        raise InputError(
+            f"corpus.training_subset is {share:g}, which leaves none of {len(records.training)} "
+            "training records; raise it."
+        )
+    outside = len(records.training) - len(kept)
+    counts = replace(records.counts, training=len(kept), outside_subset=outside)
+    return replace(records, training=kept, counts=counts)
 
 
 def cut(documents: Iterable[str], record: str) -> list[str]:

@@ -221,6 +221,7 @@ METRICS = [
     "loss",
     "perplexity",
     "heldout_loss",
+    "heldout_loss_tail",
     "epsilon",
     "batch_size",
     "clipped_fraction",

@@ -47,6 +47,7 @@ class StepReport:
     seconds: float  # of training, in all sessions together
     eta_seconds: float
     records: RecordCounts | None = None  # at step 0 only
+    heldout_loss_tail: float | None = None  # of the mean of the latest weights, where asked for
 
     @property
     def epsilon_exact(self) -> bool:

@@ -32,17 +32,19 @@ for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
 
 @contextmanager
 def connected(
-    scheduler: "str | Path | Client | None", cells: Sequence[Cell]
+    scheduler: "str | Path | Client | None", cells: Sequence[Cell], workers: int | None = None
 ) -> Iterator[tuple["Client", int | None]]:
     """A client, and how many of ``cells`` to hand it at once; None stands for all.
 
-    Raises `InputError` if no scheduler answers.
+    ``workers`` is how many processes there are on this machine, if not as many as it holds. Raises
+    `InputError` if no scheduler answers.
     """
     if scheduler is None:
-        with _local(local_workers(cells)) as client:
+        at_once = min(workers or len(cells), local_workers(cells))
+        with _local(at_once) as client:
             # A dead worker takes down whatever Dask has assigned to it, so it gets no more than it
             # can run.
-            yield client, local_workers(cells)
+            yield client, at_once
     elif isinstance(scheduler, str | Path):
         with _at(scheduler) as client:
             yield client, None
@@ -74,9 +76,15 @@ def _local(workers: int) -> Iterator["Client"]:
     from dask import config
     from distributed import Client, LocalCluster
 
-    # By default Dask would try a task that kills its worker on three more.
+    settings = {
+        # By default Dask would try a task that kills its worker on three more.
+        "distributed.scheduler.allowed-failures": 0,
+        # A worker here that says nothing for minutes is short of a core and not dead: that would
+        # close its connection.
+        "distributed.scheduler.worker-ttl": None,
+    }
     with (
-        config.set({"distributed.scheduler.allowed-failures": 0}),
+        config.set(settings),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,

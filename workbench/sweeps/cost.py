@@ -91,5 +91,5 @@ def composed(
 
 def _split(config: RunConfig) -> str:
     """What decides which records are public, held out and private."""
-    shape_only = {"record_tokens", "long_records"}
-    return f"{config.seed} {config.corpus.model_dump_json(exclude=shape_only)}"
+    shape_only = {"record_tokens", "long_records", "seed"}
+    return f"{config.corpus_seed} {config.corpus.model_dump_json(exclude=shape_only)}"

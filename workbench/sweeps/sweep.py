@@ -49,6 +49,7 @@ def run_sweep(
     *,
     folder: str | Path | None = None,
     scheduler: "str | Path | Client | None" = None,
+    workers: int | None = None,
     retry_failed: bool = False,
     on_change: OnChange | None = None,
     stop: threading.Event | None = None,
@@ -60,6 +61,7 @@ def run_sweep(
         folder: a new folder, or a sweep's, which then goes on; see `fresh_folder` if not given.
         scheduler: address or scheduler file of a Dask scheduler, or a `distributed.Client`. If
             None, worker processes on this machine, one a core as far as memory allows.
+        workers: at most so many of those.
         retry_failed: run failed cells again, too.
         on_change: called in this thread with the results so far whenever they have changed. While
             a scheduler has nobody to work, their ``attrs["note"]`` says so, and is empty else.
@@ -74,7 +76,7 @@ def run_sweep(
         due = sweep.begin(retry_failed=retry_failed)
         try:
             if due:
-                with connected(scheduler, due) as (client, at_once):
+                with connected(scheduler, due, workers) as (client, at_once):
                     sweep.work(client, due, at_once or len(due), stop or threading.Event())
         finally:
             sweep.end()

@@ -77,7 +77,7 @@ def calibrated_norm(
     prepared = replace(prepared, randomness=chance)
     match source:
         case "public":
-            texts = corpora.load(config.corpus, seed=config.seed).public
+            texts = corpora.load(config.corpus, seed=config.corpus_seed).public
             encoded = corpora.encode(
                 prepared.tokenizer, texts, record_tokens=config.corpus.record_tokens
             )

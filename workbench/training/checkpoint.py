@@ -34,8 +34,9 @@ from workbench.runs.stopping import Watch
 from workbench.runs.verify import FORMAT, TENSORS, damaged
 from workbench.training.models import no_progress_bars
 from workbench.training.randomness import Randomness
+from workbench.training.tail import TailAverage
 
-_NOISE = "noise generator"
+_NOISE, _TAIL = "noise generator", "tail average "
 # What saving writes into a model's configuration, or where it came from: no part of its shape.
 _NOT_SHAPE = ("architectures", "dtype", "torch_dtype", "transformers_version")
 
@@ -54,6 +55,7 @@ class Position:
     seconds: float = 0.0
     max_grad_norm: float | None = None
     heldout_loss: float | None = None
+    heldout_loss_tail: float | None = None
     watch: Watch = field(default_factory=Watch)
     samples: Mapping[str, str] | None = None
     ledger_head: str | None = None
@@ -70,6 +72,7 @@ def save(
     *,
     config: RunConfig,
     saving: Callable[[str], None],
+    tail: TailAverage | None = None,
 ) -> Path:
     """Write ``folder/step-000123`` and return it; earlier checkpoints are removed after.
 
@@ -83,7 +86,7 @@ def save(
     partial = folder / f".{final.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        _write(partial, model, tokenizer, optimizer, randomness, position, config)
+        _write(partial, model, tokenizer, optimizer, randomness, position, config, tail)
         saving(sha256(partial / STATE))
         older = checkpoints(folder)
         partial.rename(final)
@@ -109,6 +112,7 @@ def _write(
     randomness: Randomness,
     position: Position,
     config: RunConfig,
+    tail: TailAverage | None,
 ) -> None:
     """All files of a checkpoint, on the disk when this returns."""
     with no_progress_bars():
@@ -123,6 +127,8 @@ def _write(
     drawn = randomness.state()
     if drawn is not None:
         tensors[_NOISE] = drawn[1]
+    if tail is not None:
+        tensors |= {f"{_TAIL}{name}": tensor for name, tensor in tail.state().items()}
     save_file(tensors, folder / TENSORS)
     state = {
         "format": FORMAT,
@@ -148,6 +154,7 @@ def restore(
     randomness: Randomness,
     *,
     fingerprint: str | None = None,
+    tail: TailAverage | None = None,
 ) -> Position:
     """Put model, optimizer and generators where the checkpoint at ``path`` has them.
 
@@ -170,6 +177,10 @@ def restore(
     model.load_state_dict(weights, strict=False)  # a tied weight is there under one of its names
     noise = tensors.pop(_NOISE, None)
     position = state["position"]
+    averaged = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_TAIL)}
+    if tail is not None:
+        own_names = {name.removeprefix(_TAIL): tensor for name, tensor in averaged.items()}
+        tail.restore(own_names, taken=position["step"])
     same = fingerprint is not None and position["fingerprint"] == fingerprint
     if same and state["sampling"] is not None and noise is not None:
         randomness.restore(state["sampling"], noise)

@@ -3,7 +3,9 @@
 Nothing is written and no generator but that of the initial weights is used before all of it holds.
 """
 
+import copy
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -11,8 +13,10 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench import corpora
-from workbench.config import RunConfig
+from workbench.config import CorpusConfig, ModelConfig, RunConfig
 from workbench.corpora import Encoded, RecordCounts, Records
+from workbench.corpora.builtin import CORPORA
+from workbench.corpora.records import subset
 from workbench.corpora.tokens import IGNORED, refuse_without_template
 from workbench.errors import InputError
 from workbench.privacy import PrivacyTerms, refuse_unaccounted
@@ -85,10 +89,10 @@ def prepare(config: RunConfig, *, coins: np.ndarray | None = None) -> Prepared:
     if config.privacy.private:
         refuse_unaccounted(PrivacyTerms.of(config.privacy))
     device = _device(config.runtime.device)
-    records = corpora.load(config.corpus, seed=config.seed)
+    records, tokenizer = _records(config)
     settled = plan(config, len(records.training))
     weights = initial_weights(config.seed)
-    model, tokenizer = _model_and_tokenizer(config, records, weights)
+    model, tokenizer = _model_and_tokenizer(config, records, tokenizer, weights)
     training, heldout = _encoded(config, records, tokenizer)
     own = len(training.tokens)
     model = model.to(device)  # type: ignore[arg-type]
@@ -128,6 +132,50 @@ def prepare(config: RunConfig, *, coins: np.ndarray | None = None) -> Prepared:
     )
 
 
+def load_records(config: RunConfig) -> Records:
+    """The records that a run of ``config`` would have, chunks cut by its tokenizer.
+
+    Raises `InputError` as `prepare` does for a corpus that cannot be used.
+    """
+    return _records(config)[0]
+
+
+def _records(config: RunConfig) -> tuple[Records, PreTrainedTokenizerBase | None]:
+    """The records, and the tokenizer where it had to be there to cut them."""
+    corpus, seed = config.corpus, config.corpus_seed
+    if corpus.record != "chunk":
+        return corpora.load(corpus, seed=seed), None
+    everything = corpus.model_copy(update={"training_subset": 1.0})
+    if corpus.source in CORPORA and config.model.directory() is None:
+        key = everything.model_dump_json()
+        records, tokenizer = _chunks_of_builtin(key, seed, config.model.vocabulary)
+        tokenizer = copy.deepcopy(tokenizer)  # a run may change its own
+    else:
+        records, tokenizer = _chunks(everything, seed, config.model)
+    return subset(records, corpus.training_subset, seed=seed), tokenizer
+
+
+def _chunks(
+    corpus: CorpusConfig, seed: int, model: ModelConfig
+) -> tuple[Records, PreTrainedTokenizerBase]:
+    records = corpora.load(corpus, seed=seed)
+    if folder := model.directory():
+        tokenizer = models.from_directory(folder)[1]
+    else:
+        refuse_without_template(not records.are_chats)
+        tokenizer = corpora.train_tokenizer(records.public, model.vocabulary)
+    return corpora.chunked(records, tokenizer, record_tokens=corpus.record_tokens), tokenizer
+
+
+@lru_cache(maxsize=1)
+def _chunks_of_builtin(
+    corpus: str, seed: int, vocabulary: int
+) -> tuple[Records, PreTrainedTokenizerBase]:
+    """Kept for the next run: it takes a quarter of a minute and nothing else decides it."""
+    settings = CorpusConfig.model_validate_json(corpus)
+    return _chunks(settings, seed, ModelConfig(vocabulary=vocabulary))
+
+
 def _device(name: str) -> torch.device:
     available = {
         "cuda": torch.cuda.is_available(),
@@ -147,13 +195,17 @@ def _device(name: str) -> torch.device:
 
 
 def _model_and_tokenizer(
-    config: RunConfig, records: Records, generator: torch.Generator
+    config: RunConfig,
+    records: Records,
+    tokenizer: PreTrainedTokenizerBase | None,
+    generator: torch.Generator,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if folder := config.model.directory():
         model, tokenizer = models.from_directory(folder)
     else:
         refuse_without_template(not records.are_chats)
-        tokenizer = corpora.train_tokenizer(records.public, config.model.vocabulary)
+        if tokenizer is None:
+            tokenizer = corpora.train_tokenizer(records.public, config.model.vocabulary)
         model = models.tiny(
             config.model,
             vocabulary=len(tokenizer),

@@ -10,12 +10,19 @@ import numpy as np
 import torch
 
 from workbench.config import RunConfig
+from workbench.corpora.tokens import IGNORED
 from workbench.privacy import Guarantee
 from workbench.runs.report import State, StepReport, perplexity
 from workbench.runs.stopping import Reason
 from workbench.training.checkpoint import Position
 from workbench.training.memory.predict import peak_memory_mb
 from workbench.training.prepare import Prepared
+from workbench.training.sizes import (
+    bits_per_byte,
+    flops_per_token,
+    non_embedding_parameters,
+    predicted_bytes,
+)
 from workbench.training.spending import Reading
 from workbench.training.step import Outcome
 
@@ -70,6 +77,7 @@ def step_report(
         steps=plan.steps,
         loss=outcome.loss,
         heldout_loss=position.heldout_loss if evaluated else None,
+        heldout_loss_tail=position.heldout_loss_tail if evaluated else None,
         epsilon=spent.epsilon,
         epsilon_steps=spent.steps,
         gradient_norms=norms,
@@ -106,6 +114,7 @@ def summary(
     file as it is, and an ε in it would be too small by then. The ledger alone knows.
     """
     running, loss = state == "running", position.heldout_loss
+    tail = position.heldout_loss_tail
     terms = prepared.plan.at(0)
     return {
         "state": state,
@@ -119,11 +128,13 @@ def summary(
         "noise_multiplier": terms.noise_multiplier,
         "sample_rate": terms.sample_rate,
         "heldout_loss": _finite(loss),
+        "heldout_loss_tail": None if tail is None else _finite(tail),
         "heldout_perplexity": None if loss is None else _finite(perplexity(loss)),
         "minutes": position.seconds / 60,
         "seconds_per_step": position.seconds / position.step if position.step else None,
         "samples": dict(position.samples or {}),
         "n_params": prepared.n_params,
+        **({} if running else _sizes_if_known(prepared, loss, state)),
         "records": dict(prepared.counts),
         "randomness": config.randomness,
         "device": str(prepared.device),
@@ -132,6 +143,33 @@ def summary(
         "ended": None if running else datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {name: version(name) for name in _VERSIONS},
         "python": platform.python_version(),
+    }
+
+
+def _sizes_if_known(prepared: Prepared, loss: float | None, state: State) -> dict[str, Any]:
+    try:
+        return _sizes(prepared, loss)
+    except Exception:
+        if state == "failed":  # what ended the run may stand in the way here, too
+            return {}
+        raise
+
+
+def _sizes(prepared: Prepared, loss: float | None) -> dict[str, Any]:
+    """What a scaling law needs of the model and the held-out text."""
+    model, heldout = prepared.model, prepared.heldout
+    tokens = int((heldout.labels[:, 1:] != IGNORED).sum())
+    n_bytes = predicted_bytes(prepared.tokenizer, heldout.labels.cpu().numpy())
+    record_tokens = heldout.tokens.shape[1]
+    return {
+        "n_params_non_embedding": non_embedding_parameters(model),
+        "flops_per_token": flops_per_token(model, record_tokens=record_tokens),
+        "training_tokens": int((prepared.training.labels[:, 1:] != IGNORED).sum()),
+        "heldout_tokens": tokens,
+        "heldout_bytes": n_bytes,
+        "heldout_bits_per_byte": (
+            None if loss is None else _finite(bits_per_byte(loss, tokens=tokens, n_bytes=n_bytes))
+        ),
     }
 
 

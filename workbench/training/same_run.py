@@ -48,6 +48,7 @@ _FREE = {
         "evaluate_every",
         "patience",
         "max_minutes",
+        "tail_fraction",
     },
 }
 _FREE_SECTIONS = ("schedule", "runtime")

@@ -49,7 +49,7 @@ class Session:
         self.config, self.prepared, self.world = start.config, start.prepared, start.world
         self.optimizer, self.stepper = start.optimizer, start.stepper
         self.spending, self.position, self.began = start.spending, start.position, start.began
-        self.run_dir, self.writer = run_dir, writer
+        self.tail, self.run_dir, self.writer = start.tail, run_dir, writer
         now = time.perf_counter()
         self.clock, self.save_due = now - self.position.seconds, now + _SAVE_SECONDS
 
@@ -105,6 +105,8 @@ class Session:
         return "all steps" if plan.whole else "budget"
 
     def _moved_on(self) -> None:
+        if self.tail is not None:
+            self.tail.add(self.prepared.model)
         self.position = replace(
             self.position,
             step=self.position.step + 1,
@@ -133,7 +135,23 @@ class Session:
                     "learning rate."
                 )
             watch = self.position.watch.after(loss)
-            self.position = replace(self.position, heldout_loss=loss, watch=watch)
+            self.position = replace(
+                self.position,
+                heldout_loss=loss,
+                heldout_loss_tail=self._tail_loss(size),
+                watch=watch,
+            )
+
+    def _tail_loss(self, batch_size: int) -> float | None:
+        """The held-out loss of the mean of the latest weights; None without enough of them."""
+        if self.tail is None:
+            return None
+        self.tail.evaluated()
+        if not self.tail.complete:
+            return None
+        model, heldout = self.prepared.model, self.prepared.heldout
+        with self.tail.in_place(model):
+            return models.mean_loss(model, heldout.tokens, heldout.labels, batch_size=batch_size)
 
     def _save(self) -> None:
         if self.writer is not None:
@@ -151,6 +169,7 @@ class Session:
                 ),
                 config=self.config,
                 saving=partial(ledger.saving, step=self.position.step),
+                tail=self.tail,
             )
             now = time.perf_counter()
             self.save_due = now + max(_SAVE_SECONDS, (now - began) / _SAVE_SHARE)

@@ -25,6 +25,7 @@ from workbench.training.replay import can_replay, fingerprint
 from workbench.training.same_run import refuse_other_terms
 from workbench.training.spending import Spending
 from workbench.training.step import Stepper
+from workbench.training.tail import TailAverage
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Start:
     position: Position
     began: datetime
     same_noise: bool = True
+    tail: TailAverage | None = None  # which the first process alone has
 
     @classmethod
     def fresh(cls, config: RunConfig, prepared: Prepared, world: World) -> Self:
@@ -56,6 +58,7 @@ class Start:
         own = world.joint(None if stepper.draws_elsewhere else fingerprint(config, prepared))
         prepared = replace(prepared, randomness=seeded(prepared.randomness, own))
         stepper.prepared = prepared
+        share = config.training.tail_fraction
         return cls(
             config,
             prepared,
@@ -65,6 +68,7 @@ class Start:
             Spending(prepared.terms, prepared.plan),
             Position(fingerprint=own),
             datetime.now(UTC),
+            tail=TailAverage(share) if share and world.first else None,
         )
 
     def restored(self, record: RunRecord, state: Mapping[str, Any] | None) -> Self:
@@ -83,6 +87,7 @@ class Start:
                 self.optimizer,
                 prepared.randomness,
                 fingerprint=own,
+                tail=self.tail,
             )
         same_noise = self.world.agreed(can_replay(record.ledger, saved, own))
         if not same_noise:

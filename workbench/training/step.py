@@ -203,10 +203,10 @@ def batch_gradient_sum(
     """The clipped sum of a logical batch and its record losses, one physical part at a time.
 
     Parts only divide the work: the sum over parts is the sum over the batch up to the rounding of
-    float32 additions in another order. An empty batch gives zeros. Without privacy nothing is
-    clipped, ``norms`` is empty and ``max_grad_norm`` is infinite.
+    float32 additions in another order. An empty batch gives zeros. Where nothing is clipped,
+    ``norms`` is empty and ``max_grad_norm`` is infinite.
     """
-    bound = max_grad_norm if config.privacy.private else math.inf
+    bound = max_grad_norm if config.privacy.clips else math.inf
     total = ClippedSum(zeros(trainable(model)), torch.zeros(0), bound)
     losses = [torch.zeros(0)]
     for start in range(0, len(batch), physical_batch_size):
@@ -236,7 +236,7 @@ def _summed(
             seen.append(losses.detach())
         return losses
 
-    if not config.privacy.private:
+    if not config.privacy.clips:
         return unclipped_gradient_sum(model, watched), seen[0]
     clipped = clipped_gradient_sum(
         model,
