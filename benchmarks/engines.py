@@ -8,6 +8,9 @@ the clock's. Memory is by what three steps of a new model make a process grow at
 such a step before; all take the plain step's physical batch, and freed memory is given back at once
 (see `benchmarks.memory`), but for the peer "default allocator".
 
+How much slower both kinds of step get beside processes that never rest is measured by
+`benchmarks.beside`, and a whole run beside its twin by `benchmarks.whole_run`.
+
 Ghost clipping refuses tied weights, so that peer is measured on the same model untied, against the
 plain step of that model. "without oneDNN" is the book-keeping engine with MKL's products alone.
 
@@ -63,11 +66,16 @@ def main() -> dict[str, float]:
             figures[name] = found.pop("bookkeeping")
             figures |= {f"{name} | {engine}": found[engine] for engine in PAIRS if engine in found}
             sizes[threads] = int(found["plain, physical batch"])
+        for name, slower in in_a_process("beside", case, "2", module="beside").items():
+            figures[f"step, {case}, 2 threads, {name}, ÷ idle"] = slower
         name = f"memory, {case}, private ÷ plain"
         figures[name] = memory_ratio(case, "private", sizes[1], **GIVING_BACK)
         for engine in ("hooks", "ghost"):
             figures[f"{name} | {engine}"] = memory_ratio(case, engine, sizes[1], **GIVING_BACK)
         figures[f"{name} | default allocator"] = memory_ratio(case, "private", sizes[1])
+    for threads in (1, 2):
+        for length, ratio in in_a_process("whole", "run", str(threads), module="whole_run").items():
+            figures[f"whole run, {length}, {threads} threads, private ÷ twin"] = ratio
     return figures
 
 
@@ -80,11 +88,11 @@ def memory_ratio(case: str, side: str, size: int, **environment: str) -> float:
     return needed / plain
 
 
-def in_a_process(*arguments: str, **environment: str) -> dict[str, float]:
-    """What this module prints last when it is run with these arguments."""
-    threads = arguments[2] if arguments[0] == "time" else "1"
+def in_a_process(*arguments: str, module: str = "engines", **environment: str) -> dict[str, float]:
+    """What a module prints last when it is run with these arguments."""
+    threads = "1" if arguments[0] == "memory" else arguments[2]
     output = subprocess.run(
-        [sys.executable, "-m", "benchmarks.engines", *arguments],
+        [sys.executable, "-m", f"benchmarks.{module}", *arguments],
         env=os.environ | {"OMP_NUM_THREADS": threads} | environment,
         stdout=subprocess.PIPE,
         text=True,

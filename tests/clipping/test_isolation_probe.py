@@ -1,6 +1,7 @@
 """No engine sums losses that depend on other records, and none refuses those that do not."""
 
 from collections.abc import Callable
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -345,6 +346,18 @@ def test_the_probe_runs_at_calls_1_4_16_and_for_many_more_records(
             model, lambda x=x: _plain(model, x), max_grad_norm=1.0, engine="reference"
         )
     assert asked == [2, 4, 7, 16]
+
+
+def test_a_probe_beside_the_fast_engine_is_three_forward_passes() -> None:
+    """As the records are, and with either half of them replaced; the engine itself takes one."""
+    model, x = _layer(), _records()
+    losses = Mock(side_effect=lambda: _plain(model, x))
+    taken = []
+    for _ in range(4):
+        losses.reset_mock()
+        clipped_gradient_sum(model, losses, max_grad_norm=1.0, engine="bookkeeping")
+        taken.append(losses.call_count)
+    assert taken == [4, 1, 1, 4]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
