@@ -80,13 +80,16 @@ def test_laws_of_one_covariate_take_what_varies(column: str):
     st.floats(0.2, 0.6),
     st.floats(0.2, 0.6),
     st.floats(0.5, 3),
-    st.floats(0.1, 2),
-    st.floats(0.1, 2),
+    st.floats(0.1, 1),
+    st.floats(0.1, 1),
 )
 def test_any_planted_law_is_recovered(
     alpha: float, beta: float, floor: float, of_n: float, of_d: float
 ):
-    """``of_n`` and ``of_d`` are the terms in nats in the middle of the range."""
+    """``of_n`` and ``of_d`` are the terms in nats in the middle of the range.
+
+    No corner of it has more than 14 nats, which no model has and which would be refused.
+    """
     p = {"alpha": alpha, "beta": beta, "E": floor}
     p |= {"A": of_n * 7e8**alpha, "B": of_d * 2e10**beta}
     frame = grid(1, 40)
