@@ -32,7 +32,7 @@ def test_lower_bounds_point_up_and_upper_ones_down():
 def test_nothing_bounds_a_run_without_privacy():
     first = made_run(private=False).marks("loss")[0]
     assert math.isinf(first.value)
-    assert first.written == "none"
+    assert first.written == "no bound"
 
 
 def test_no_certificate_lies_above_what_the_sample_could_show():

@@ -48,6 +48,7 @@ def test_models_are_trained_attacked_and_looked_at(fast_lab: LabPage) -> None:
     page = fast_lab.open("06_membership.ipynb")
     page.evaluate(_RUN_UP_TO_THE_PANEL)
     page.locator(".wb-message", has_text="Ready.").wait_for()
+    page.locator(".wb-message").scroll_into_view_if_needed()
     fast_lab.screenshot("audit_empty")
     page.get_by_role("button", name="Audit", exact=True).click()
     page.locator(".wb-message[data-state=refused]", has_text="No run is chosen").wait_for()
@@ -67,7 +68,7 @@ def test_models_are_trained_attacked_and_looked_at(fast_lab: LabPage) -> None:
     page.locator(".wb-verdict").scroll_into_view_if_needed()
     fast_lab.screenshot("audit_verdict")
 
-    page.get_by_label("Signal", exact=True).select_option(label="loss")
+    page.get_by_role("combobox", name="Signal", exact=True).select_option(label="loss")
     page.locator(".workbench .js-plotly-plot").first.scroll_into_view_if_needed()
     fast_lab.wait_for(f"{CURVES}?.data.length > 8")
     before = counts(fast_lab)
@@ -87,7 +88,9 @@ def test_models_are_trained_attacked_and_looked_at(fast_lab: LabPage) -> None:
 
     page.get_by_role("button", name="linear").first.click()
     fast_lab.wait_for(f"{CURVES}.layout.xaxis.type === 'linear'")
-    at = page.evaluate(_CORNER)
+    model = page.get_by_role("combobox", name="Model", exact=True)
+    chosen = model.evaluate("select => select.selectedOptions[0].textContent")
+    at = page.evaluate(_CORNER, chosen)
     page.mouse.move(at["left"] - 3, at["top"])
     page.mouse.move(at["left"], at["top"])
     page.mouse.click(at["left"], at["top"])
@@ -114,10 +117,8 @@ def test_models_are_trained_attacked_and_looked_at(fast_lab: LabPage) -> None:
 
 
 # The page's place of a corner in the middle of the first model's curve.
-_CORNER = """() => {
+_CORNER = """name => {
   const plot = document.querySelectorAll('.workbench .js-plotly-plot')[0];
-  const name = document.querySelector(".workbench select:not([multiple])[title^='Whose']")
-    .selectedOptions[0].textContent;
   const { x, y } = plot.data.find(trace => trace.name === name);
   const place = Array.from(x).findIndex(value => value >= 0.4);
   const { xaxis, yaxis } = plot._fullLayout;

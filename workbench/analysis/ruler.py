@@ -10,6 +10,7 @@ from workbench.privacy import Guarantee
 from workbench.privacy.written import written_epsilon
 
 UPPER, CAP = "upper bound", "cap"
+_SHORT = {"one run against Gaussian curves": "one run"}  # as its kind says the rest
 _SIGNS = {"certificate": "≥", "rejects a curve": "≥", "heuristic": "≤", UPPER: "≤", CAP: "≤"}
 
 
@@ -38,7 +39,7 @@ class Mark:
     def written(self) -> str:
         """Its sign and value."""
         if math.isinf(self.value):
-            return "none"
+            return "no bound"
         value = written_epsilon(self.value) if self.kind == UPPER else f"{self.value:.2f}"
         return f"{self.sign} {value}"
 
@@ -81,9 +82,9 @@ def _cap(told: EmpiricalEpsilon) -> Mark:
     """The most that so many records could have shown, at the same confidence."""
     records, significance = told.counts["n_canaries"], told.significance
     assert significance is not None
-    words = f"had every guess been right: {records:,} records of one run cannot show a larger ε"
+    words = f"had every guess been right: {records:,} records of one run certify no more"
     cap = canary_cap(records, delta=told.delta, significance=significance)
-    return Mark("most it could show", CAP, cap, words)
+    return Mark("largest certificate possible", CAP, cap, words)
 
 
 def _upper(guarantee: Guarantee | None, canaries: CanaryAudit | None) -> Mark:
@@ -99,4 +100,4 @@ def _upper(guarantee: Guarantee | None, canaries: CanaryAudit | None) -> Mark:
 
 def _mark(told: EmpiricalEpsilon) -> Mark:
     words = str(told) + (f"; premise: {told.premise}" if told.premise else "")
-    return Mark(told.method, told.kind, told.value, words)
+    return Mark(_SHORT.get(told.method, told.method), told.kind, told.value, words)

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from workbench.figures.theme import BLUE, LEGEND, ORANGE, PINK, Traces, axis, figure, layout
 
-_BINS = 60
+_MOST_BINS, _FEWEST_BINS = 60, 12
 _EDGES = (0.002, 0.998)  # of all scores; those beyond are counted in the last bins
 _STYLES: dict[str, dict[str, Any]] = {
     "others": {
@@ -86,8 +86,9 @@ def scores_figure(
 def _bins(values: np.ndarray) -> np.ndarray:
     finite = values[np.isfinite(values)]
     if not finite.size:
-        return np.linspace(0, 1, _BINS + 1)
+        return np.linspace(0, 1, _FEWEST_BINS + 1)
     low, high = np.quantile(finite, _EDGES)
     if high <= low:
         low, high = low - 0.5, high + 0.5
-    return np.linspace(low, high, _BINS + 1)
+    bins = int(np.clip(2 * len(finite) ** 0.5, _FEWEST_BINS, _MOST_BINS))
+    return np.linspace(low, high, bins + 1)

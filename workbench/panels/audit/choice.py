@@ -8,7 +8,7 @@ import ipywidgets as widgets
 from workbench.analysis.audited import CANARIES
 from workbench.panels.audit.form import signal_name
 
-BANDS = (("Clopper–Pearson", "exact"), ("bootstrap", "bootstrap"), ("none", ""))
+BANDS = (("exact", "exact"), ("bootstrap", "bootstrap"), ("none", ""))
 
 
 class ViewForm:
@@ -30,8 +30,8 @@ class ViewForm:
         self.band = toggle(
             "Band",
             BANDS,
-            "95 % limits of the true positive rate: at a given threshold, at a given false "
-            "positive rate, or none.",
+            "95 % limits of the true positive rate: exact (Clopper–Pearson) at a given threshold, "
+            "by bootstrap at a given false positive rate, or none.",
         )
         self.ruler = toggle("Ruler", (("log", True), ("linear", False)), "Scale of the ruler of ε.")
         layout = {"grid_template_columns": "1fr 1fr", "grid_gap": "2px 14px"}

@@ -16,7 +16,7 @@ from workbench.panels.common.markup import card, message_html
 
 READY = (
     "<b>Ready.</b> Choose runs and press Audit. Without any, <b>Train and audit</b> trains a tiny "
-    "model with privacy and one without, in about two minutes of two cores, and attacks both."
+    "model with privacy and one without, in a few minutes on two cores, and attacks both."
 )
 EMPTY = '<div class="wb-status">Curves, counts and ε appear here once something is audited.</div>'
 _SHORT = 78  # letters of a record in a list
@@ -110,18 +110,23 @@ def fallen(nearest: Mapping[str, np.ndarray], texts: Sequence[str], scores: np.n
             for i in map(int, nearest[name])
         )
         listed = f"<ol>{rows}</ol>" if rows else "<p>none</p>"
-        boxes.append(f'<div class="wb-card"><h4>{name.capitalize()}</h4>{listed}</div>')
+        boxes.append(f'<div class="wb-card"><h4>Nearest {name}</h4>{listed}</div>')
     return f'<div class="wb-fallen">{"".join(boxes)}</div>'
 
 
 def ruler_words(marks: Sequence[Mark]) -> str:
     """Every mark in words, with its kind first."""
     rows = "".join(
-        f'<li><span class="wb-badge">{mark.kind}</span> <b>ε {html.escape(mark.written)}</b> '
+        f'<li><span class="wb-badge">{mark.kind}</span> <b>{_value(mark)}</b> '
         f"{html.escape(mark.name)}: {html.escape(mark.words)}</li>"
         for mark in marks
     )
     return f'<ul class="wb-marks">{rows}</ul>{_KINDS}'
+
+
+def _value(mark: Mark) -> str:
+    written = html.escape(mark.written)
+    return written if math.isinf(mark.value) else f"ε {written}"
 
 
 def short(text: str) -> str:

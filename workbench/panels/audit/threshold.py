@@ -40,6 +40,7 @@ class Threshold:
             layout={"width": "110px", "flex": "0 0 auto"},
         )
         self.row = widgets.HBox([self.slider, self.field], layout={"width": "100%"})
+        self.row.add_class("wb-row")  # one label names both
         self.slider.observe(self._slid, names="value")
         self.field.observe(self._typed, names="value")
 
