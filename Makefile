@@ -40,6 +40,7 @@ measured: $(READY)  ## regenerate data/measured (hours)
 	$(BIN)/python -m benchmarks.pld_truth
 	$(BIN)/python -m benchmarks.policies
 	$(BIN)/python -m benchmarks.default_run
+	$(BIN)/python -m benchmarks.audit_honesty
 
 # Every pin must exist for the oldest Python supported, so that is the one that resolves them.
 lock: $(READY)  ## resolve requirements.lock anew; commit the result after make test

@@ -74,10 +74,12 @@ def _bounds(records: int) -> dict[str, float]:
         curve.auc_interval()
         rates_at(curve, RATES)
         curve.bootstrap_band(np.geomspace(1 / records, 1, 50))
-        evidence.certificate(scores, member, **TERMS)
-        evidence.rejected_gaussian(scores, member, **TERMS)
-        evidence.order_estimate(scores, member, **TERMS)
-        evidence.rate_estimates(scores, member, **TERMS)
+        shared = {**TERMS, "order": evidence.ranked(scores)}
+        evidence.certificate(scores, member, **shared)
+        evidence.rejected_gaussian(scores, member, **shared)
+        quarter = evidence.Rule("fixed", len(scores) // 4)
+        evidence.order_estimate(scores, member, **shared, rule=quarter)
+        evidence.rate_estimates(scores, member, **shared)
 
     evidence.one_run_epsilon.cache_clear()
     evidence.one_run_fdp_epsilon.cache_clear()

@@ -18,12 +18,12 @@ from workbench.audit.forward import OnProgress, model_digest, score_rows
 from workbench.audit.gradients import gradient_norms
 from workbench.audit.learned import attack_features, cross_fitted
 from workbench.audit.neighbours import neighbourhood
+from workbench.audit.per_token import TokenScores
 from workbench.audit.prefixes import recall
 from workbench.audit.records import AuditRecords
 from workbench.audit.scoring import FROM_ONE_PASS, encoded, signal_of
 from workbench.audit.shadows import Shadows
 from workbench.audit.subjects import Subject
-from workbench.audit.token_scores import TokenScores
 from workbench.errors import InputError
 
 ATTACKS = (

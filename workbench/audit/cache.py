@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from workbench.audit.token_scores import RowScores
+from workbench.audit.per_token import RowScores
 from workbench.errors import InputError, usable_path
 from workbench.runs.files import replace_text
 

@@ -155,7 +155,8 @@ def correct_guesses(order: np.ndarray, member: np.ndarray, guesses: int) -> int:
 
 def ranked(scores: np.ndarray, *, seed: int = 0) -> np.ndarray:
     """Indices from the highest score to the lowest, ties in random order."""
-    return np.lexsort((np.random.default_rng(seed).random(len(scores)), -scores))
+    mixed = np.random.default_rng(seed).permutation(len(scores))
+    return mixed[np.argsort(-scores[mixed], kind="stable")]
 
 
 _Bound = Callable[[int, int, int, float], float]
@@ -170,6 +171,7 @@ def certificate(
     rule: Rule | None = None,
     premise: str = "",
     seed: int = 0,
+    order: np.ndarray | None = None,
 ) -> EmpiricalEpsilon:
     """What one run's guesses refute of (ε, δ)-DP; an estimate if ``premise`` says what is missing.
 
@@ -181,6 +183,7 @@ def certificate(
         rule: how the number of guesses is fixed; "paid" if not given.
         premise: why the records are no independent coins, or the scores looked at them.
         seed: of ties and of the rule "split".
+        order: what `ranked` gives for these scores, where it is known already.
     """
 
     def bound(m: int, r: int, v: int, level: float) -> float:
@@ -188,7 +191,7 @@ def certificate(
 
     kind: Kind = "estimate" if premise else "certificate"
     empty = EmpiricalEpsilon(0.0, kind, "one run", significance, delta, premise=premise)
-    return _by_rule(bound, empty, scores, member, rule or Rule(), seed)
+    return _by_rule(bound, empty, scores, member, rule or Rule(), seed, order)
 
 
 def rejected_gaussian(
@@ -200,6 +203,7 @@ def rejected_gaussian(
     rule: Rule | None = None,
     premise: str = "",
     seed: int = 0,
+    order: np.ndarray | None = None,
 ) -> EmpiricalEpsilon:
     """The ε of the largest Gaussian curve that one run's guesses refute; see `certificate`."""
 
@@ -209,7 +213,7 @@ def rejected_gaussian(
     kind: Kind = "estimate" if premise else "rejects a curve"
     method = "one run against Gaussian curves"
     empty = EmpiricalEpsilon(0.0, kind, method, significance, delta, premise=premise)
-    return _by_rule(bound, empty, scores, member, rule or Rule(), seed)
+    return _by_rule(bound, empty, scores, member, rule or Rule(), seed, order)
 
 
 def order_estimate(
@@ -220,6 +224,7 @@ def order_estimate(
     significance: float,
     rule: Rule | None = None,
     seed: int = 0,
+    order: np.ndarray | None = None,
 ) -> EmpiricalEpsilon:
     """The ε that order statistics of one run suggest; see `certificate`."""
 
@@ -230,17 +235,24 @@ def order_estimate(
     empty = EmpiricalEpsilon(
         0.0, "estimate", "order statistics", significance, delta, premise=premise
     )
-    return _by_rule(bound, empty, scores, member, rule or Rule(), seed)
+    return _by_rule(bound, empty, scores, member, rule or Rule(), seed, order)
 
 
 def rate_estimates(
-    scores: np.ndarray, member: np.ndarray, *, delta: float, significance: float, seed: int = 0
+    scores: np.ndarray,
+    member: np.ndarray,
+    *,
+    delta: float,
+    significance: float,
+    seed: int = 0,
+    order: np.ndarray | None = None,
 ) -> tuple[EmpiricalEpsilon, EmpiricalEpsilon]:
     """Clopper–Pearson and GDP on the records of one run, which share its chance: estimates both.
 
     The threshold passes a tenth of all records, a share fixed beforehand.
     """
-    above = ranked(scores, seed=seed)[: max(1, len(scores) // 10)]
+    order = ranked(scores, seed=seed) if order is None else order
+    above = order[: max(1, len(scores) // 10)]
     true = int(member[above].sum())
     counts = {
         "true_positives": true,
@@ -277,6 +289,7 @@ def _by_rule(
     member: np.ndarray,
     rule: Rule,
     seed: int,
+    order: np.ndarray | None = None,
 ) -> EmpiricalEpsilon:
     """The largest ε among the guess counts that the rule allows, each at what it pays for."""
     scores, member = _checked(scores, member)
@@ -287,15 +300,14 @@ def _by_rule(
             raise InputError(
                 f"There are {len(scores)} records, too few to split; use the rule 'paid'."
             )
-        order = np.random.default_rng([seed, 1]).permutation(len(scores))
-        half = order < len(scores) // 2
+        half = np.random.default_rng([seed, 1]).permutation(len(scores)) < len(scores) // 2
         paid = Rule("paid", None, rule.counts)
         tuned = _by_rule(bound, empty, scores[half], member[half], paid, seed)
         share = tuned.counts["n_guesses"] / half.sum()
         guesses = max(1, round(share * int((~half).sum())))
         found = _by_rule(bound, empty, scores[~half], member[~half], Rule("fixed", guesses), seed)
         return replace(found, rule=str(rule))
-    order = ranked(scores, seed=seed)
+    order = ranked(scores, seed=seed) if order is None else order
     offered = rule.offered(len(scores))
     level = empty.significance / (len(offered) if rule.name == "paid" else 1)
     told = []

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from workbench.audit.cache import ScoreCache, row_digest
-from workbench.audit.token_scores import RowScores, TokenScores
+from workbench.audit.per_token import RowScores, TokenScores
 from workbench.errors import InputError
 from workbench.training import models
 
@@ -174,18 +174,24 @@ def padded(rows: Sequence[Sequence[int]], device: "torch.device") -> tuple["Tens
 
 
 def _told(logits: "Tensor", targets: "Tensor") -> tuple["Tensor", ...]:
-    """Log p, mean and deviation of log p, and whether the target is likeliest, (batch, tokens)."""
-    log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
-    of_targets = log_p.gather(-1, targets[..., None])[..., 0]
-    first_guess = of_targets >= log_p.amax(-1)
-    p = log_p.exp()
-    mean = torch.linalg.vecdot(p, log_p)
+    """Log p, mean and deviation of log p, and whether the target is likeliest, (batch, tokens).
+
+    Every pass over the logits costs as much as a small model's layer, so they are few and in place.
+    """
+    below = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    below = below - below.amax(-1, keepdim=True)  # log p, but for a constant a position
+    of_targets = below.gather(-1, targets[..., None])[..., 0]
+    p = below.exp()
+    total = p.sum(-1)
+    mean = torch.linalg.vecdot(p, below) / total
     if mean.isnan().any():  # a token is impossible, and 0 · log 0 = 0
-        log_p = log_p.masked_fill_(p == 0, 0.0)
-        mean = torch.linalg.vecdot(p, log_p)
-    squares = log_p.sub_(mean[..., None]).square_()
-    deviation = torch.linalg.vecdot(p, squares).sqrt_()
-    return of_targets.float(), mean.float(), deviation.float(), first_guess
+        below.masked_fill_(p == 0, 0.0)
+        mean = torch.linalg.vecdot(p, below) / total
+    squares = below.sub_(mean[..., None]).square_()
+    deviation = (torch.linalg.vecdot(p, squares) / total).sqrt_()
+    whole = total.log()
+    told = of_targets - whole, mean - whole, deviation
+    return *(column.float() for column in told), of_targets >= 0
 
 
 def _pooled(states: Sequence["Tensor"], counts: "Tensor") -> np.ndarray:

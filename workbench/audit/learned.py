@@ -13,7 +13,7 @@ from scipy import sparse
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from workbench.audit.token_scores import TokenScores
+from workbench.audit.per_token import TokenScores
 from workbench.errors import InputError
 
 FOLDS = 5

@@ -14,6 +14,7 @@ from workbench.audit.evidence import (
     Rule,
     certificate,
     order_estimate,
+    ranked,
     rate_estimates,
     rejected_gaussian,
 )
@@ -130,7 +131,10 @@ def measured(
     own, truth = scores[there], member[there]
     curve = roc(own[truth], own[~truth])
     level = {"delta": delta, "significance": significance}
-    by_rule = {**level, "rule": rule, "seed": seed}
+    order = ranked(own, seed=seed)
+    by_rule = {**level, "rule": rule, "seed": seed, "order": order}
+    # An estimate gains nothing from a search that is paid for.
+    quarter = {**by_rule, "rule": Rule("fixed", max(1, len(own) // 4))}
     low, high = curve.auc_interval(CONFIDENCE)
     above = own > np.median(own)
     return SignalResult(
@@ -145,8 +149,8 @@ def measured(
         epsilons=(
             certificate(own, truth, premise=premise, **by_rule),
             rejected_gaussian(own, truth, premise=premise, **by_rule),
-            order_estimate(own, truth, **by_rule),
-            *rate_estimates(own, truth, **level, seed=seed),
+            order_estimate(own, truth, **quarter),
+            *rate_estimates(own, truth, **level, order=order),
         ),
         article=article_numbers(-own[truth], -own[~truth]) if signal == "loss" else None,
         missing=int((~there).sum()),

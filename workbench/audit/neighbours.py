@@ -13,7 +13,7 @@ import torch
 
 from workbench.audit.cache import ScoreCache, row_digest
 from workbench.audit.forward import OnProgress, padded, score_rows
-from workbench.audit.token_scores import TokenScores
+from workbench.audit.per_token import TokenScores
 from workbench.errors import probability, whole
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import numpy as np
 from workbench.audit import signals
 from workbench.audit.cache import ScoreCache
 from workbench.audit.forward import OnProgress, score_rows
-from workbench.audit.token_scores import TokenScores
+from workbench.audit.per_token import TokenScores
 from workbench.errors import InputError
 from workbench.training import models
 

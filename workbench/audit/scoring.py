@@ -16,7 +16,7 @@ import numpy as np
 from workbench.audit import signals
 from workbench.audit.cache import ScoreCache
 from workbench.audit.forward import OnProgress, score_rows
-from workbench.audit.token_scores import TokenScores
+from workbench.audit.per_token import TokenScores
 from workbench.errors import InputError, shown
 from workbench.training import models
 
@@ -123,7 +123,7 @@ def encoded(
     most = min(most_tokens or math.inf, models.context_length(model))
     rows = [
         row if len(row) <= most else row[: int(most)]
-        for row in tokenizer(list(texts), verbose=False)["input_ids"]
+        for row in tokenizer(list(texts), verbose=False, return_attention_mask=False)["input_ids"]
     ]
     for index, row in enumerate(rows):
         if len(row) < 2:
