@@ -89,7 +89,7 @@ def test_models_are_trained_attacked_and_looked_at(fast_lab: LabPage) -> None:
     page.get_by_role("button", name="linear").first.click()
     fast_lab.wait_for(f"{CURVES}.layout.xaxis.type === 'linear'")
     model = page.get_by_role("combobox", name="Model", exact=True)
-    chosen = model.evaluate("select => select.selectedOptions[0].textContent")
+    chosen = model.evaluate("select => select.selectedOptions[0].textContent").replace("\xa0", " ")
     at = page.evaluate(_CORNER, chosen)
     page.mouse.move(at["left"] - 3, at["top"])
     page.mouse.move(at["left"], at["top"])
