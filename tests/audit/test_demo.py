@@ -7,6 +7,7 @@ import pytest
 from workbench import audit, training
 
 
+@pytest.mark.slow
 def test_a_pair_is_trained_that_differs_in_privacy_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

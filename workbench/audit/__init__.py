@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from workbench.audit.demo import DemoRuns, demo_config, train_demo
     from workbench.audit.embeddings import EmbeddingAttack, embedding_attack
     from workbench.audit.forward import CancelledError
+    from workbench.audit.mechanism import MechanismReport, audit_loop, first_flag
+    from workbench.audit.mechanism_checks import Claim
+    from workbench.audit.mechanism_run import audit_trainer
     from workbench.audit.records import AuditRecords, file_records, run_records, text_records
     from workbench.audit.scoring import scores, token_scores
 
@@ -53,11 +56,15 @@ _HOMES = {
     "AuditRecords": "records",
     "CanaryAudit": "canaries",
     "CancelledError": "forward",
+    "Claim": "mechanism_checks",
     "DemoRuns": "demo",
     "EmbeddingAttack": "embeddings",
+    "MechanismReport": "mechanism",
     "Passes": "attacks",
+    "audit_loop": "mechanism",
     "audit_model": "attack",
     "audit_run": "attack",
+    "audit_trainer": "mechanism_run",
     "canary_audit": "canaries",
     "canary_cap": "canaries",
     "canary_preflight": "canaries",
@@ -65,6 +72,7 @@ _HOMES = {
     "demo_config": "demo",
     "embedding_attack": "embeddings",
     "file_records": "records",
+    "first_flag": "mechanism",
     "group_guarantee": "canaries",
     "run_records": "records",
     "scores": "scoring",
@@ -78,14 +86,18 @@ __all__ = [
     "AuditRecords",
     "CanaryAudit",
     "CancelledError",
+    "Claim",
     "DemoRuns",
     "EmbeddingAttack",
     "EmpiricalEpsilon",
+    "MechanismReport",
     "Passes",
     "Roc",
     "Rule",
+    "audit_loop",
     "audit_model",
     "audit_run",
+    "audit_trainer",
     "canary_audit",
     "canary_cap",
     "canary_preflight",
@@ -96,6 +108,7 @@ __all__ = [
     "exposure",
     "ez_score",
     "file_records",
+    "first_flag",
     "gaussian_epsilon",
     "gdp_audit_epsilon",
     "group_guarantee",

@@ -126,17 +126,17 @@ def audited(
     history: History,
 ) -> CanaryAudit:
     """The audit of scores given; ``history`` is the run's own mechanism, or empty."""
-    coins, terms = planted.included, {"delta": guarantee.delta, "significance": significance}
+    coins, delta = planted.included, guarantee.delta
     return CanaryAudit(
         planted=planted,
         scores=scores,
         guarantee=guarantee,
         significance=significance,
-        certificate=certificate(scores, coins, **terms),
-        rejects_gaussian=rejected_gaussian(scores, coins, **terms),
-        order_statistics=order_estimate(scores, coins, **terms),
+        certificate=certificate(scores, coins, delta=delta, significance=significance),
+        rejects_gaussian=rejected_gaussian(scores, coins, delta=delta, significance=significance),
+        order_statistics=order_estimate(scores, coins, delta=delta, significance=significance),
         own_p_value=own_p_value(scores, coins, history) if history else None,
-        cap=canary_cap(len(planted), **terms),
+        cap=canary_cap(len(planted), delta=delta, significance=significance),
     )
 
 
