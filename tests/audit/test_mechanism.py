@@ -238,7 +238,9 @@ def test_the_workbenchs_own_steps_are_as_they_claim(small: RunConfig, model: str
     assert report.flagged == ()
     assert report.observed.steps == 12
     assert report.observed.roll.mean() == pytest.approx(300 * 60 / 440, rel=0.15)
-    assert abs(report.measured("clipped length").value - 1) < 0.3
+    # Chance is the operating system's here: twice the interval is some eight deviations.
+    length = report.measured("clipped length")
+    assert abs(length.value - 1) < 2 * (length.high - length.low)
 
 
 def test_faults_of_the_workbenchs_own_steps_are_found(
