@@ -64,8 +64,8 @@ def verdict(run: AuditedRun, signal: str) -> str:
     if found.own_curve is not None:
         own += f"<p>The records' guesses' test {html.escape(str(found.own_curve))}.</p>"
     return (
-        f'<div class="wb-verdict" data-outcome="{found.verdict.outcome}" role="status">'
-        f"<h4>{html.escape(run.label)}: {found.verdict.outcome}</h4>"
+        f'<div class="wb-verdict" data-outcome="{_outcome(run)}" role="status">'
+        f"<h4>{html.escape(run.label)}: {_headline(run)}</h4>"
         f"<p>{html.escape(found.verdict.words)}</p>{own}<ul>{lines}</ul>{_records(run)}</div>"
     )
 
@@ -133,6 +133,21 @@ def short(text: str) -> str:
     """The beginning of a record, on one line."""
     line = " ".join(text.split())
     return line if len(line) <= _SHORT else f"{line[: _SHORT - 1]}…"
+
+
+def _outcome(run: AuditedRun) -> str:
+    """What decides the colour: canaries prove a leak whatever the records show."""
+    proven = run.canaries is not None and run.canaries.certificate.value > 0
+    return "leak found" if proven else run.audit.verdict.outcome
+
+
+def _headline(run: AuditedRun) -> str:
+    outcome = run.audit.verdict.outcome
+    if run.canaries is None:
+        return outcome
+    value = run.canaries.certificate.value
+    canaries = f"leak found, ε ≥ {value:.2f} (certificate)" if value > 0 else "nothing certified"
+    return f"by its records, {outcome}; by its canaries, {canaries}"
 
 
 def _control(control: object) -> str:

@@ -135,7 +135,8 @@ class AuditViews(widgets.Accordion):
         self._tokens.value = (
             "".join(pieces)
             + "<small>Orange, bold from 2 nats on: training has made the token likelier than it "
-            "was before. Blue: less likely. The first token is not predicted.</small>"
+            "was before. Blue: less likely. Much of that is plain learning, which words such as "
+            "“the” get in every record; a leak is what members get and others do not.</small>"
         )
 
     def _canaries(self, _run: AuditedRun) -> list[widgets.Widget]:
