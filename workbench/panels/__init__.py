@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workbench.panels.budget.panel import Budget
     from workbench.panels.common.controls import framed
+    from workbench.panels.common.tables import table
     from workbench.panels.explorer.panel import Explorer
     from workbench.panels.run.panel import Trainer
     from workbench.panels.sweep.panel import Sweeper
@@ -22,9 +23,10 @@ _HOMES = {
     "Sweeper": "sweep.panel",
     "Trainer": "run.panel",
     "framed": "common.controls",
+    "table": "common.tables",
 }
 
-__all__ = ["Budget", "Explorer", "Sweeper", "Trainer", "framed"]
+__all__ = ["Budget", "Explorer", "Sweeper", "Trainer", "framed", "table"]
 
 
 def __getattr__(name: str) -> Any:
