@@ -81,11 +81,12 @@ def test_what_a_browser_is_told_makes_the_same_of_it(
     monkeypatch.setattr(live, "send", lambda message: sent.append(read(message)))
     live._handle_custom_msg("listening", [])
     now = drawn(metrics(300))
-    live.redraw(now.traces, now.ranges)
+    live.redraw(now.traces, now.ranges, shows=now.shows)
     page, change = sent[0]["whole"], sent[1]
     for trace in page["data"]:
         told(trace, change["traces"].get(trace["name"], {}))
     told(page["layout"], change["layout"])
+    page["layout"]["meta"]["shows"] = change["shows"]
     still = read(str(now.figure().to_json()))
     assert page["data"] == still["data"]
     still["layout"].setdefault("annotations", [])

@@ -6,9 +6,12 @@ from workbench.analysis.settings import Point
 from workbench.config import RunConfig
 
 
-def as_yaml(point: Point) -> str:
-    """A run configuration for `RunConfig.from_yaml`; N comes from the corpus, not from it."""
-    config = RunConfig().with_changes(
+def run_config(point: Point) -> RunConfig:
+    """The default run with the settings of ``point``; N comes from the corpus, not from it.
+
+    Raises `InputError` for settings that no run can have.
+    """
+    return RunConfig().with_changes(
         {
             "privacy.noise_multiplier": point.noise_multiplier,
             "privacy.delta": point.delta,
@@ -19,6 +22,11 @@ def as_yaml(point: Point) -> str:
             "corpus.record_tokens": max(2, point.record_tokens),
         }
     )
+
+
+def as_yaml(point: Point) -> str:
+    """The same as a file for `RunConfig.from_yaml`."""
+    config = run_config(point)
     return f"# The explorer assumed {point.dataset_size:,} training records.\n{config.to_yaml()}"
 
 

@@ -70,6 +70,8 @@ def budget_figure(
             height=height,
             xaxis=axis("steps T", log=True),
             yaxis=axis("ε (preview)", log=True),
+            shows="ε, a preview, against the number of steps, with the target ε.",
+            newest=True,
             **LEGEND,
         ),
     )

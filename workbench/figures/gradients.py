@@ -37,6 +37,11 @@ def histogram(norms: np.ndarray, *, max_grad_norm: float) -> Picture:
                 **log_ticks(edges[0], edges[-1]),
             }
         },
+        shows=(
+            "Histogram of the gradient norms of the last batch's records, before clipping: "
+            f"{counts[~below].sum():,} of {counts.sum():,} are clipped to C = {max_grad_norm:.4g}."
+        ),
+        newest=False,
         styles=_HISTOGRAM,
         axes={
             "xaxis": axis("gradient norm of a record, before clipping", log=True),
@@ -68,6 +73,7 @@ def clipping(metrics: pd.DataFrame, *, steps: int) -> Picture:
             "xaxis.range": [0, steps],
             "yaxis.range": [0, 2.0 ** math.ceil(math.log2(1.1 * top))],
         },
+        shows="Gradient norms of each batch against the step, with C and the clipped share.",
         styles=_CLIPPING,
         axes={
             "yaxis": axis("gradient norm"),
@@ -97,6 +103,7 @@ def noise(metrics: pd.DataFrame, *, steps: int) -> Picture:
                 **log_ticks(2.0 ** ends[0], 2.0 ** ends[1]),
             },
         },
+        shows="Norm of the noise over norm of the clipped sum against the step.",
         styles=_NOISE,
         axes={"yaxis": axis("noise to signal", log=True)},
     )

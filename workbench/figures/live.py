@@ -36,6 +36,8 @@ class LiveFigure(anywidget.AnyWidget):
     ``figure`` is what it shows now; `redraw` changes it. Each state has a number, and so has each
     message: a page that has missed one sees the gap and asks. It asks until it is answered, because
     its words can be lost as well.
+
+    A screen reader says what `theme.layout` was told that the figure ``shows``.
     """
 
     _esm = _ASSETS / "live.js"
@@ -59,10 +61,13 @@ class LiveFigure(anywidget.AnyWidget):
         )
         self.on_msg(self._asked)
 
-    def redraw(self, traces: Traces, layout: Mapping[str, Any] | None = None) -> None:
+    def redraw(
+        self, traces: Traces, layout: Mapping[str, Any] | None = None, *, shows: str = ""
+    ) -> None:
         """Update traces by name, and the layout, as one message to the browser.
 
-        Paths within either are dotted, ``{"xaxis.range": [0, 1]}``, or dictionaries.
+        Paths within either are dotted, ``{"xaxis.range": [0, 1]}``, or dictionaries. ``shows`` says
+        in a line what there is to see now; without it what was said before stays.
         """
         with self._drawing:
             self._number += 1  # first: should this fail halfway, no page is taken to be in step
@@ -71,9 +76,14 @@ class LiveFigure(anywidget.AnyWidget):
             for name, values in traces.items():
                 by_name[name].update(values)
             self.figure.update_layout(**(layout or {}))
+            if shows:
+                # Kept apart from the layout: a change of plotly's own draws everything anew.
+                told: Any = self.figure.layout["meta"] or {}
+                self.figure.layout["meta"] = {**told, "shows": shows}
             if self._listening:
                 changed = {name: _flat(values) for name, values in traces.items()}
-                self._tell(f'"traces": {_json(changed)}, "layout": {_json(_flat(layout or {}))}')
+                entries = {"traces": changed, "layout": _flat(layout or {})}
+                self._tell(_json(entries | ({"shows": shows} if shows else {}))[1:-1])
 
     def _asked(self, _widget: object, content: object, _buffers: object) -> None:
         """A page tells which state it has: it gets the newest, after which changes are enough.

@@ -24,13 +24,16 @@ _MOST_POINTS = 600  # more than a picture has pixels for, and every point costs 
 class Picture:
     """Traces and ranges as they are now, and the styles and axes they are drawn with.
 
-    ``styles`` gives the order of drawing and holds every trace that may ever be shown.
+    ``styles`` gives the order of drawing and holds every trace that may ever be shown; ``shows``
+    says in a line what there is to see, and with ``newest`` the last points are said after it.
     """
 
     traces: Traces
     ranges: dict[str, Any]
     styles: Mapping[str, Mapping[str, Any]]
     axes: Mapping[str, Any]
+    shows: str
+    newest: bool = True
 
     def figure(self, *, height: int = 240) -> go.Figure:
         """The picture as a plotly figure, over steps unless ``axes`` says otherwise."""
@@ -43,7 +46,8 @@ class Picture:
             "autoexpand": False,
         }
         fixed = {"xaxis": axis("step"), "margin": margin, **_LEGEND, **self.axes}
-        return figure(styled, layout(height=height, **fixed)).update_layout(**self.ranges)
+        told = layout(height=height, shows=self.shows, newest=self.newest, **fixed)
+        return figure(styled, told).update_layout(**self.ranges)
 
 
 def thinned(metrics: pd.DataFrame) -> pd.DataFrame:

@@ -50,6 +50,21 @@ def held_traces(held: Lines, batch: np.ndarray) -> Traces:
     return {f"{side} held": {"x": batch, "y": sigma} for side in _SIDES}
 
 
+def told(point: Point, pinned: Point | None = None) -> str:
+    """What the picture shows, in a line, with the place of the ring."""
+    kept = (
+        f", the pinned diamond at σ = {pinned.noise_multiplier:.4g} and "
+        f"B = {pinned.expected_batch_size:,}"
+        if pinned
+        else ""
+    )
+    return (
+        "Two maps of noise multiplier σ over expected batch size B: ε on the left, noise to signal "
+        f"on the right. The ring is at σ = {point.noise_multiplier:.4g} and "
+        f"B = {point.expected_batch_size:,}{kept}."
+    )
+
+
 def axis_ranges(plane: Plane) -> dict[str, Any]:
     """Layout changes that fit both panes to the plane's axes."""
     batch = list(np.log10(plane.axes.batch_size))
@@ -70,7 +85,7 @@ def planes_figure(
     article: Lines,
     held: Lines,
     pinned: Point | None = None,
-    height: int = 350,
+    height: int = 440,
 ) -> go.Figure:
     """The whole picture from its results; batch and σ on logarithmic axes."""
     changing = {
@@ -81,7 +96,7 @@ def planes_figure(
     }
     fixed = _fixed_styles()
     traces = {name: {**fixed[name], **changing[name]} for name in fixed}
-    built = figure(traces, _layout(height))
+    built = figure(traces, _layout(height, told(point, pinned)))
     return built.update_layout(**axis_ranges(privacy))
 
 
@@ -207,7 +222,7 @@ def _line_styles(name: str, line: dict[str, Any], place: dict[str, str]) -> dict
     }
 
 
-def _layout(height: int) -> dict[str, Any]:
+def _layout(height: int, shows: str) -> dict[str, Any]:
     batch = axis("expected batch size B", log=True, showgrid=False)
     sigma = axis("noise multiplier σ", log=True, dtick="D2", showgrid=False)
     titles = [
@@ -227,6 +242,7 @@ def _layout(height: int) -> dict[str, Any]:
     ]
     return layout(
         height=height,
+        shows=shows,
         xaxis={**batch, "domain": [0, 0.46]},
         xaxis2={**batch, "domain": [0.54, 1], "anchor": "y2"},
         yaxis=sigma,

@@ -14,6 +14,18 @@ _NAMES = {
 }
 
 
+def told(gains: pd.DataFrame, article_gain: float) -> str:
+    """What the picture shows, in a line."""
+    parts = [
+        f"{_NAMES[str(policy)]} {gain:.1f} %"
+        for policy, gain in gains["gain"].drop(index="constant").items()
+    ]
+    return (
+        "How much lower perplexity is than with constant σ and batch, with intervals: "
+        f"{', '.join(parts)}; the article states up to {article_gain:g} %."
+    )
+
+
 def policies_figure(gains: pd.DataFrame, *, article_gain: float, height: int = 260) -> go.Figure:
     """Gains in per cent with their intervals, from `workbench.analysis.policies.policy_gains`."""
     shown = gains.drop(index="constant").loc[lambda frame: list(frame.index)[::-1]]
@@ -41,6 +53,7 @@ def policies_figure(gains: pd.DataFrame, *, article_gain: float, height: int = 2
         layout(
             height=height,
             margin={"l": 56, "r": 16, "t": 34, "b": 48},
+            shows=told(gains, article_gain),
             xaxis={
                 **axis("perplexity lower than with constant σ and batch (%)"),
                 "range": [first - room, last + room],

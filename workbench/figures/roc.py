@@ -46,6 +46,18 @@ def roc_traces(
     return traces
 
 
+def told(bounds: Ceilings, mechanism: np.ndarray | None = None) -> str:
+    """What the picture shows, in a line, with the true positive rates at a false one of 1e-3."""
+    place = int(np.argmin(np.abs(np.log(bounds.false_positive_rate / 1e-3))))
+    rates = [f"{bounds.epsilon_delta[place]:.3g} by (ε, δ)"]
+    if mechanism is not None and np.isfinite(mechanism[place]):
+        rates.append(f"{mechanism[place]:.3g} by the mechanism")
+    return (
+        "Bounds on the true positive rate of a membership test against its false positive rate. "
+        f"At {bounds.false_positive_rate[place]:.2g} it is at most {' and '.join(rates)}."
+    )
+
+
 def roc_scale(*, log: bool) -> dict[str, Any]:
     """Layout changes that put both axes on a logarithmic or a linear scale."""
     if log:
@@ -74,6 +86,7 @@ def roc_figure(
             height=height,
             xaxis=axis("false positive rate"),
             yaxis=axis("true positive rate"),
+            shows=told(bounds, mechanism),
             **LEGEND,
         ),
     )

@@ -56,14 +56,17 @@ def schedule_figure(
         traces,
         layout(
             height=height,
-            xaxis={**axis("step", rangemode="tozero"), "domain": [0, 0.38]},
+            shows="σ and the batch against the step on the left, certified ε spent on the right.",
+            newest=True,
+            xaxis={**axis("step", rangemode="tozero"), "domain": [0, 0.4]},
             yaxis=axis("noise multiplier σ", rangemode="tozero"),
             yaxis2={
                 **axis("batch B", rangemode="tozero", showgrid=False),
                 "overlaying": "y",
                 "side": "right",
+                "tickmode": "auto",  # its own round numbers, not those beside the other axis
             },
-            xaxis2={**axis("step", rangemode="tozero"), "domain": [0.66, 1], "anchor": "y3"},
+            xaxis2={**axis("step", rangemode="tozero"), "domain": [0.64, 1], "anchor": "y3"},
             yaxis3={**axis("ε spent", rangemode="tozero"), "anchor": "x2"},
             **LEGEND,
         ),

@@ -70,7 +70,21 @@ def sweep_figure(
         unselected={"line": {"opacity": 0.06}},
     )
     margin = {"l": 70, "r": 20, "t": 56, "b": 24}
-    return go.Figure(shown, layout(height=height, margin=margin))
+    return go.Figure(shown, layout(height=height, margin=margin, shows=told(frame, fields)))
+
+
+def told(frame: pd.DataFrame, fields: Sequence[str]) -> str:
+    """What the picture shows, in a line: how many cells, over which fields, and the best."""
+    done = frame.query("state == 'done'")
+    lead = (
+        f"A line for each of the {len(done):,} cells done, of {len(frame):,}: from "
+        f"{', '.join(map(label, fields))} to held-out perplexity."
+    )
+    if done.empty:
+        return lead
+    best = done.loc[done["heldout_perplexity"].astype(float).idxmin()]
+    where = ", ".join(f"{label(field)} {_written(best[field])}" for field in fields)
+    return f"{lead} The lowest is {best['heldout_perplexity']:.3g}, at {where}."
 
 
 def _field_axis(frame: pd.DataFrame, done: pd.DataFrame, field: str) -> dict[str, Any]:

@@ -13,7 +13,12 @@ BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 GREY = "#767676"
 GRID = "rgba(128, 128, 128, 0.25)"
 HEAT = "Cividis"
-CONFIG = {"showSendToCloud": False, "displaylogo": False, "responsive": True}
+CONFIG = {
+    "showSendToCloud": False,
+    "displaylogo": False,
+    "responsive": True,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],  # nothing is selected here
+}
 LEGEND = {
     "showlegend": True,
     "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 11}},
@@ -34,9 +39,14 @@ _AXIS = {
 }
 
 
-def layout(*, height: int, **more: Any) -> dict[str, Any]:
-    """Layout of a figure on a transparent ground, fluid in width, ``height`` in pixels."""
+def layout(*, height: int, shows: str = "", newest: bool = False, **more: Any) -> dict[str, Any]:
+    """Layout of a figure on a transparent ground, fluid in width, ``height`` in pixels.
+
+    ``shows`` says in a line what there is to see, for those who do not see it; with ``newest`` the
+    last point of each curve is said after it. Without it the titles of the axes are said.
+    """
     return {
+        "meta": {"shows": shows, "newest": newest},
         "template": "none",
         "paper_bgcolor": "rgba(0, 0, 0, 0)",
         "plot_bgcolor": "rgba(0, 0, 0, 0)",

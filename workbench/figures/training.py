@@ -45,6 +45,7 @@ def learning(metrics: pd.DataFrame, *, steps: int, past: Past = _NONE) -> Pictur
             **before,
         },
         ranges={"xaxis.range": [0, _longest(steps, past)], **_by_half_nats(losses)},
+        shows="Loss in nats a token against the step, with perplexity on the right-hand axis.",
         styles=_LEARNING,
         axes={
             "yaxis": axis("loss (nats a token)"),
@@ -79,6 +80,7 @@ def spending(metrics: pd.DataFrame, *, steps: int, budget: float, past: Past = _
             "yaxis.range": [0, 1.15 * top],
             "annotations": [_NO_EPSILON] if math.isinf(budget) else [],
         },
+        shows="Certified ε against the step: spent so far, and planned for the whole run.",
         styles=_SPENDING,
         axes={"yaxis": axis("ε, certified")},
     )
@@ -99,6 +101,7 @@ def speed(metrics: pd.DataFrame, *, steps: int) -> Picture:
             "yaxis.range": [0, _rounded_up(tokens)],
             "yaxis2.range": [0, _rounded_up(memory)],
         },
+        shows="Tokens a second and peak memory in megabytes against the step.",
         styles=_SPEED,
         axes={
             "yaxis": axis("tokens a second", tickformat="~s"),

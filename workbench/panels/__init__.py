@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from workbench.panels.audit.panel import Auditor
     from workbench.panels.budget.panel import Budget
     from workbench.panels.common.controls import framed
+    from workbench.panels.common.tables import table
     from workbench.panels.explorer.panel import Explorer
     from workbench.panels.run.panel import Trainer
     from workbench.panels.sweep.panel import Sweeper
@@ -24,9 +25,10 @@ _HOMES = {
     "Sweeper": "sweep.panel",
     "Trainer": "run.panel",
     "framed": "common.controls",
+    "table": "common.tables",
 }
 
-__all__ = ["Auditor", "Budget", "Explorer", "Sweeper", "Trainer", "framed"]
+__all__ = ["Auditor", "Budget", "Explorer", "Sweeper", "Trainer", "framed", "table"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 
 from tests.panels.waiting import eventually
 from workbench import privacy
+from workbench.analysis.snippets import run_config
 from workbench.config import RunConfig
 from workbench.panels.explorer import panel as module
 from workbench.panels.explorer.panel import Explorer
+from workbench.panels.run.panel import Trainer
 from workbench.presets import presets
 from workbench.privacy import Guarantee
 
@@ -310,3 +313,33 @@ def test_closing_leaves_no_process_and_no_thread() -> None:
     with pytest.raises(ProcessLookupError):
         os.kill(process.pid, 0)
     assert not panel._redraw_worker._thread.is_alive()
+
+
+def test_train_hands_the_settings_to_a_training_panel(alone: tuple[Explorer, Unanswered]) -> None:
+    panel, _ = alone
+    slide(panel, "noise_multiplier", 1.5)
+    panel.form.train.click()
+    assert panel.trainer is not None
+    assert panel.trainer in panel._below.children
+    assert panel.trainer.form.config() == run_config(panel.shown.point)
+    assert panel.trainer.form.config().privacy.noise_multiplier == 1.5
+    opened = panel.trainer
+    write(panel, "steps", "40")
+    panel.form.train.click()
+    assert panel.trainer is opened
+    assert opened.form.config().training.steps == 40
+
+
+@pytest.mark.usefixtures("no_run_left_behind")
+def test_train_does_not_hide_a_run_that_is_going(
+    alone: tuple[Explorer, Unanswered], endless: RunConfig, tmp_path: Path
+) -> None:
+    panel, _ = alone
+    trainer = Trainer(endless)
+    trainer.form._run_dir.value = str(tmp_path / "run")
+    panel.trainer = trainer
+    trainer.begin()
+    panel.form.train.click()
+    assert "A run is going" in status(panel)
+    assert trainer.form.config() == endless
+    trainer.close()

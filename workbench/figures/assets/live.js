@@ -26,6 +26,24 @@ function revived(_, value) {
     numbers.subarray(row * columns, (row + 1) * columns));
 }
 
+// What a picture shows, in words: what the kernel says of it, or else the titles of its axes; then
+// the last point of each curve where that is what one looks for.
+function inWords({ data, layout }, said) {
+  const text = (title) => title?.text ?? title ?? "";
+  const of = (axis) => text(layout?.[axis]?.title).replace(/<[^>]*>/g, "");
+  const { shows, newest } = layout?.meta ?? {};
+  const lead = said || shows || [of("yaxis"), of("xaxis")].filter(Boolean).join(" against ");
+  const number = (value) => Number(value).toLocaleString("en", { maximumSignificantDigits: 4 });
+  const last = ({ x, y }) => {
+    const place = Array.from(y ?? []).findLastIndex(Number.isFinite);
+    return place < 0 ? null : `${number(y[place])} at ${number(x[place])}`;
+  };
+  const curves = newest ? data.filter((trace) => trace.showlegend !== false) : [];
+  const points = curves.map((trace) => [trace.name, last(trace)]).filter(([, point]) => point);
+  const ends = points.map(([name, point]) => `${name} ${point}`).join("; ");
+  return `${lead || "Picture"}${ends ? ` Newest: ${ends}.` : ""}`;
+}
+
 // Calls `ask` until `answered`, ever more seldom: a question can be lost, and so can its answer.
 function asker(ask) {
   let timer = null;
@@ -66,6 +84,7 @@ async function render({ model, el }) {
   let number = -1; // of the state that has come without a gap
   let newest = -1; // the highest number heard of
   let waiting = null; // changes since it was drawn: {traces: {name: {key: value}}, layout}
+  let said = ""; // what the picture shows, where the kernel has said so since it was drawn whole
   let inSight = false;
   let frame = null;
   let hearing = false; // clicks
@@ -98,6 +117,14 @@ async function render({ model, el }) {
     if (waiting && inSight) frame ??= requestAnimationFrame(draw);
   }
 
+  // One name for the whole picture; its many lines and letters have none of their own.
+  function name() {
+    shown.setAttribute("role", "figure");
+    shown.setAttribute("aria-label", inWords(shown, said));
+    for (const part of shown.querySelectorAll("svg:not([aria-hidden])"))
+      part.setAttribute("aria-hidden", "true");
+  }
+
   function draw() {
     frame = null;
     if (!waiting || !shown.data) return; // a whole came instead, or the view has gone
@@ -110,9 +137,11 @@ async function render({ model, el }) {
       style[name] = changes.map((values) => values[name]);
     if (places.length) plotly.update(shown, style, layout, places);
     else plotly.relayout(shown, layout);
+    name();
   }
 
-  function change({ traces, layout }) {
+  function change({ traces, layout, shows }) {
+    said = shows || said;
     waiting ??= { traces: {}, layout: {} };
     for (const [name, values] of Object.entries(traces))
       waiting.traces[name] = { ...waiting.traces[name], ...values };
@@ -135,6 +164,8 @@ async function render({ model, el }) {
       waiting = null; // older than what has come
       plotly.react(shown, news.whole.data, news.whole.layout, model.get("config"));
       number = news.number;
+      said = "";
+      name();
     } else if (news.traces && news.number === number + 1 && number >= 0) {
       change(news);
       number = news.number;

@@ -38,7 +38,7 @@ class BudgetForm:
                 description=label,
                 tooltip=f"How {label.split()[0]} goes from start to end.",
                 style={"description_width": "108px"},
-                layout={"width": "100%"},
+                layout={"width": "auto"},
             )
             for name, label in (("noise_kind", "σ changes"), ("batch_kind", "B changes"))
         }

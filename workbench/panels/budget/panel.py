@@ -15,14 +15,15 @@ from workbench.panels.budget import text
 from workbench.panels.budget.form import BudgetForm
 from workbench.panels.common.controls import status_line
 from workbench.panels.common.debounce import Debouncer
-from workbench.panels.common.markup import status_html, style
+from workbench.panels.common.markup import status_html
+from workbench.panels.common.panel import Panel
 from workbench.panels.common.worker import Worker
 from workbench.privacy import Guarantee
 
 DEBOUNCE_SECONDS = 0.15
 
 
-class Budget(widgets.VBox):
+class Budget(Panel):
     """The panel of schedules; starts from the laptop run with constant σ and batch."""
 
     def __init__(self) -> None:
@@ -36,8 +37,7 @@ class Budget(widgets.VBox):
         self.figure = LiveFigure(schedule_figure(self.plan.stages, {}))
         self.result = widgets.HTML()
         self.status = status_line()
-        super().__init__([widgets.HTML(style()), self._arranged()])
-        self.add_class("workbench")
+        super().__init__("Budget over time", [self._arranged()])
         self._changed()
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """Widgets that panels share: a slider with its number field, a copy box, the style sheet.
 
-A slider has no accessible name of its own, so every quantity also has a labelled text field, which
-takes any number (``1e-5``, ``13e9``) and refuses the rest in words.
+A slider moves in steps, so every quantity also has a text field, which takes any number (``1e-5``,
+``13e9``) and refuses the rest in words.
 """
 
 import math
@@ -16,7 +16,8 @@ import traitlets
 from workbench.errors import InputError
 from workbench.figures.live import LiveFigure
 from workbench.panels.common.formatting import number, written
-from workbench.panels.common.markup import ASSETS, status_html, style
+from workbench.panels.common.markup import ASSETS, status_html
+from workbench.panels.common.panel import Panel
 
 _TICK = 0.01  # in decades: an arrow key moves a slider by 2.3 %
 DELTA = "Probability that may escape the bound; keep it far below 1/N."
@@ -52,7 +53,7 @@ class Knob:
             min=math.log10(low),
             max=math.log10(high),
             step=_TICK,
-            readout=False,
+            readout_format=",.0f" if whole else ".4g",  # hidden: for screen readers alone
             continuous_update=True,
             style={"description_width": "108px"},
             layout={"flex": "1 1 auto", "min_width": "0", "width": "auto"},
@@ -63,6 +64,7 @@ class Knob:
             layout={"width": "96px", "flex": "0 0 auto"},
         )
         self.row = widgets.HBox([self.slider, self.field], layout={"width": "100%"})
+        self.row.add_class("wb-row")
         self.slider.observe(self._slid, names="value")
         self.field.observe(self._typed, names="value")
 
@@ -137,8 +139,6 @@ def status_line() -> widgets.HTML:
     return widgets.HTML(value=status_html(""))
 
 
-def framed(figure: go.Figure) -> widgets.VBox:
+def framed(figure: go.Figure) -> Panel:
     """A still figure for a notebook, in the colours of the theme and without an upload button."""
-    frame = widgets.VBox([widgets.HTML(style()), LiveFigure(figure)])
-    frame.add_class("workbench")
-    return frame
+    return Panel("Picture", [LiveFigure(figure)])

@@ -7,6 +7,7 @@ import numpy as np
 
 from workbench import analysis
 from workbench.analysis import Hold, Point, Readings
+from workbench.figures import planes, roc
 from workbench.figures.budget import budget_figure, budget_ranges, budget_traces
 from workbench.figures.live import LiveFigure
 from workbench.figures.planes import (
@@ -47,12 +48,12 @@ class ExplorerFigures:
 
     def show_point(self, point: Point, pinned: Point | None) -> None:
         """Move the ring, and the pinned diamond, on both planes."""
-        self.planes.redraw(point_traces(point, pinned))
+        self.planes.redraw(point_traces(point, pinned), shows=planes.told(point, pinned))
 
     def show_surfaces(self, point: Point, hold: Hold) -> None:
         """Redraw the planes if what they depend on changed, and the curve that a hold keeps."""
-        planes = analysis.privacy_plane(point), analysis.noise_plane(point)
-        (privacy, noise), (old_privacy, old_noise) = planes, self._drawn
+        drawn = analysis.privacy_plane(point), analysis.noise_plane(point)
+        (privacy, noise), (old_privacy, old_noise) = drawn, self._drawn
         traces: dict[str, Mapping[str, Any]] = {}
         if privacy is not old_privacy:
             traces |= privacy_traces(privacy)
@@ -60,7 +61,7 @@ class ExplorerFigures:
             traces |= noise_traces(noise, analysis.article_lines(point))
         traces |= held_traces(analysis.held_line(point, hold), privacy.axes.batch)
         self.planes.redraw(traces, axis_ranges(privacy))
-        self._drawn = planes
+        self._drawn = drawn
 
     def show_curves(
         self,
@@ -83,7 +84,7 @@ class ExplorerFigures:
         )
         kept = analysis.ceilings(pinned[1].epsilon, pinned[0].delta) if pinned else None
         bounds = analysis.ceilings(readings.epsilon, point.delta)
-        self.roc.redraw(roc_traces(bounds, mechanism, kept))
+        self.roc.redraw(roc_traces(bounds, mechanism, kept), shows=roc.told(bounds, mechanism))
 
     def show_roc_scale(self, *, log: bool) -> None:
         """Put the ROC picture on the chosen scale."""

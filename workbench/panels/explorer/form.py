@@ -69,7 +69,7 @@ class ExplorerForm:
             description="Start from",
             tooltip="Load the settings of a published run, of the article, or of the default run.",
             style={"description_width": "108px"},
-            layout={"width": "100%"},
+            layout={"width": "auto"},
         )
         self.unit = _toggle(
             "Length in",
@@ -80,6 +80,7 @@ class ExplorerForm:
         self.undo = _button("Undo", "undo", "Back to the settings before the last change.")
         self.reset = _button("Reset", "refresh", "Back to the preset's settings.")
         self.pin = _button("Pin", "thumb-tack", "Keep these settings beside what follows.")
+        self.train = _button("Train", "play", "Open the training panel with these settings.")
         self.roc_scale = _toggle(
             "ROC axes", [("log–log", True), ("linear", False)], "Scale of the ROC picture."
         )
@@ -89,7 +90,7 @@ class ExplorerForm:
             [
                 *(self.preset, self.unit, self.hold),
                 *(knob.row for knob in self.knobs.values()),
-                widgets.HBox([self.undo, self.reset, self.pin]),
+                widgets.HBox([self.undo, self.reset, self.pin, self.train]),
             ]
         )
 

@@ -12,20 +12,24 @@ import ipywidgets as widgets
 import numpy as np
 
 from workbench.analysis import Hold, Point, Readings, certify, preview
+from workbench.analysis.snippets import run_config
 from workbench.errors import InputError, sentence
 from workbench.panels.common.controls import status_line
 from workbench.panels.common.debounce import Debouncer
-from workbench.panels.common.markup import status_html, style
+from workbench.panels.common.markup import status_html
+from workbench.panels.common.panel import Panel
 from workbench.panels.common.redraw import RedrawWorker
 from workbench.panels.common.worker import Worker
 from workbench.panels.explorer import text
 from workbench.panels.explorer.figures import ExplorerFigures
 from workbench.panels.explorer.form import FORMATS, LENGTH_UNITS, ExplorerForm
+from workbench.panels.run.panel import Trainer
 from workbench.presets import find
 from workbench.privacy import Guarantee
 
 DEBOUNCE_SECONDS = 0.15
-_PLACES = '"side main" "side main" "below below" "more more"'
+_BESIDE = "318px minmax(0, 1fr)"
+_GRID = {"grid_gap": "8px 14px", "width": "100%"}
 
 
 class Shown(NamedTuple):
@@ -37,13 +41,14 @@ class Shown(NamedTuple):
     mechanism: np.ndarray | None = None
 
 
-class Explorer(widgets.VBox):
+class Explorer(Panel):
     """The panel; ``Explorer("vaultgemma")`` starts from another preset.
 
-    ``shown`` is what is on display: always the last settings that could be used.
+    ``shown`` is what is on display: always the last settings that could be used. *Train* hands them
+    to ``trainer``, the training panel given, or one that opens below.
     """
 
-    def __init__(self, preset: str = "laptop") -> None:
+    def __init__(self, preset: str = "laptop", *, trainer: Trainer | None = None) -> None:
         self._lock = threading.RLock()
         self._worker = Worker(self._lock)
         self._worker.warm_up()
@@ -55,14 +60,15 @@ class Explorer(widgets.VBox):
         point = Point.from_preset(self._preset)
         self.shown = Shown(point, preview(point))
         self.pinned: Shown | None = None
+        self.trainer, self._below = trainer, widgets.VBox()
         self.hold = Hold()
         self._history = [(point, self.hold)]
         self.form = ExplorerForm(on_change=self._moved, on_bad_input=self._refused)
         self.figures = ExplorerFigures(point, self.shown.readings)
         self.status = status_line()
         self.provenance, self.cards, self.comparison = (widgets.HTML() for _ in range(3))
-        super().__init__([widgets.HTML(style()), self.provenance, self._arranged()])
-        self.add_class("workbench").add_class("wb-explorer")
+        super().__init__("Explorer", self._arranged())
+        self.add_class("wb-explorer")
         self._wire()
         with self._lock:
             self._load(point, self.hold)
@@ -71,34 +77,25 @@ class Explorer(widgets.VBox):
         """End the background process along with the widgets."""
         self._debouncer.cancel()
         self._redraw_worker.close()
+        for panel in self._below.children:
+            panel.close()
         self._worker.close()
         super().close()
 
-    def _arranged(self) -> widgets.Widget:
+    def _arranged(self) -> list[widgets.Widget]:
         form, figures = self.form, self.figures
-        main = widgets.VBox(
-            [self.cards, self.status, figures.planes],
-            layout={"grid_area": "main", "overflow": "hidden", "min_width": "0"},
+        beside = widgets.GridBox(
+            [form.box, figures.planes], layout={**_GRID, "grid_template_columns": _BESIDE}
         )
         below = widgets.GridBox(
             [figures.budget, widgets.VBox([figures.roc, form.roc_scale])],
-            layout={"grid_area": "below", "grid_template_columns": "repeat(2, minmax(0, 1fr))"},
+            layout={**_GRID, "grid_template_columns": "repeat(2, minmax(0, 1fr))"},
         )
         more = widgets.Accordion(
             [self.comparison, widgets.VBox([form.format, form.copy])],
             titles=("Compare with the pinned settings", "Copy these settings"),
-            layout={"grid_area": "more"},
         )
-        side = widgets.VBox([form.box], layout={"grid_area": "side", "overflow": "hidden"})
-        return widgets.GridBox(
-            [side, main, below, more],
-            layout={
-                "grid_template_columns": "330px minmax(0, 1fr)",
-                "grid_template_areas": _PLACES,
-                "grid_gap": "8px 14px",
-                "width": "100%",
-            },
-        )
+        return [self.provenance, self.cards, self.status, beside, below, more, self._below]
 
     def _wire(self) -> None:
         form = self.form
@@ -113,6 +110,7 @@ class Explorer(widgets.VBox):
         form.undo.on_click(lambda _: self._undo())
         form.reset.on_click(lambda _: self._reset())
         form.pin.on_click(lambda _: self._pin())
+        form.train.on_click(lambda _: self._train())
 
     def _moved(self, name: str, value: float) -> None:
         with self._lock:
@@ -243,6 +241,23 @@ class Explorer(widgets.VBox):
             self.figures.show_point(self.shown.point, self.pinned.point if self.pinned else None)
             self._redraw_worker.ask()
             self._show_comparison()
+
+    def _train(self) -> None:
+        """Hand the settings to the training panel; Start is pressed there."""
+        with self._lock:
+            try:
+                config = run_config(self.shown.point)
+                if self.trainer is None:
+                    self.trainer = Trainer(config)
+                    self._below.children = [self.trainer]
+                else:
+                    self.trainer.show(config)
+            except InputError as error:
+                self.status.value = status_html(str(error), kind="Not handed over")
+                return
+            self.status.value = status_html(
+                "The training panel has these settings; N is that of its corpus.", kind="Ready"
+            )
 
     def _show_cards(self) -> None:
         self.cards.value = text.cards(*self.shown[:3], stale=self._refusing)

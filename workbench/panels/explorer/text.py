@@ -62,11 +62,12 @@ def comparison(
         )
     columns = [_column(*side) for side in (pinned, now)]
     rows = "".join(
-        f"<tr><th>{name}</th><td>{kept}</td><td>{current}</td></tr>"
+        f'<tr><th scope="row">{name}</th><td>{kept}</td><td>{current}</td></tr>'
         for (name, kept), (_, current) in zip(columns[0], columns[1], strict=True)
     )
-    head = "<tr><th></th><th>pinned ◆</th><th>now ○</th></tr>"
-    return f'<div class="wb-table"><table>{head}{rows}</table></div>'
+    head = '<tr><td></td><th scope="col">pinned ◆</th><th scope="col">now ○</th></tr>'
+    name = "The pinned settings and those of now"
+    return f'<div class="wb-table"><table aria-label="{name}">{head}{rows}</table></div>'
 
 
 def _epsilon_card(point: Point, readings: Readings, guarantee: Guarantee | None) -> str:

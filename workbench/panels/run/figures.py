@@ -51,4 +51,4 @@ class Pictures(widgets.GridBox):
     def show(self, view: View) -> None:
         """Move every picture on to ``view``, each as one message to the browser."""
         for name, picture in view.pictures().items():
-            self.figures[name].redraw(picture.traces, picture.ranges)
+            self.figures[name].redraw(picture.traces, picture.ranges, shows=picture.shows)

@@ -191,7 +191,10 @@ class RunControls(widgets.HBox):
         self.start = button("Start", "play", "Train with these settings.", on_start)
         self.pause = button("Pause", "pause", "Wait after the step in hand.", on_pause)
         self.cancel = button("Cancel", "stop", "Finish the step in hand and stop.", on_cancel)
-        self.bar = widgets.FloatProgress(max=1.0, layout={"width": "auto", "flex": "1 1 auto"})
+        self.bar = widgets.FloatProgress(
+            max=1.0,
+            layout={"width": "auto", "flex": "1 1 auto"},
+        )
         self.speed = widgets.HTML(layout={"width": "190px"})
         self.pause.disabled = self.cancel.disabled = True
         row = [self.start, self.pause, self.cancel, self.bar, self.speed]

@@ -19,7 +19,8 @@ from workbench.analysis.projection import Projection, project
 from workbench.config import RunConfig
 from workbench.errors import InputError
 from workbench.panels.common.debounce import Debouncer
-from workbench.panels.common.markup import message_html, style
+from workbench.panels.common.markup import message_html
+from workbench.panels.common.panel import Panel
 from workbench.panels.common.worker import Worker
 from workbench.panels.run import cards, job, text
 from workbench.panels.run.figures import Pictures, View
@@ -35,7 +36,7 @@ DEBOUNCE_SECONDS = 0.3
 _SHEET = Path(__file__).parent / "assets" / "run.css"
 
 
-class Trainer(widgets.VBox):
+class Trainer(Panel):
     """The panel; it starts from ``config``, or follows the run that is already going.
 
     ``run`` is the last run started, resumed or followed here, with ``run.run_dir`` and
@@ -62,8 +63,7 @@ class Trainer(widgets.VBox):
         )
         self.planned, self.message, self.cards, self.samples = (widgets.HTML() for _ in range(4))
         self.pictures = Pictures(self._view(None))
-        super().__init__(self._arranged())
-        self.add_class("workbench")
+        super().__init__("Training", self._arranged(), sheets=[_SHEET])
         with self._lock:
             self._redraw()
             self._ask_for_projection()
@@ -82,7 +82,6 @@ class Trainer(widgets.VBox):
         more = widgets.Accordion([self.form.advanced, self.past])
         more.titles = ("Advanced settings", "Past runs: show beside this one, or resume")
         return [
-            widgets.HTML(style(_SHEET)),
             self.form.box,
             more,
             self.planned,
@@ -93,6 +92,20 @@ class Trainer(widgets.VBox):
             self.samples,
             widgets.HTML(f'<div class="wb-status">{cards.PRIVATE_NOTE}</div>'),
         ]
+
+    def show(self, config: RunConfig) -> None:
+        """Put the settings of ``config`` on display, for Start to train with.
+
+        Raises `InputError` while a run is going, whose settings are the ones to see.
+        """
+        with self._lock:
+            if self.run is not None and self.run.active:
+                raise InputError(
+                    f"A run is going ({self.run.run_dir}), and its settings are on display; cancel "
+                    "it or wait for its end before other settings are shown."
+                )
+            self.form.show(config)
+            self._ask_for_projection()
 
     def begin(self) -> RunJob:
         """Train with the settings on display, as the Start button does.

@@ -116,7 +116,10 @@ class SweepControls(widgets.HBox):
         self.start = button("Start", "play", "Train every cell that is not done.", on_start)
         self.cancel = button("Cancel", "stop", "Finish the steps in hand and stop.", on_cancel)
         self.retry = button("Retry failed", "refresh", "Train failed cells again.", on_retry)
-        self.bar = widgets.FloatProgress(max=1.0, layout={"width": "auto", "flex": "1 1 auto"})
+        self.bar = widgets.FloatProgress(
+            max=1.0,
+            layout={"width": "auto", "flex": "1 1 auto"},
+        )
         self.cancel.disabled = self.retry.disabled = True
         super().__init__([self.start, self.cancel, self.retry, place, self.bar])
 

@@ -18,9 +18,10 @@ from workbench.analysis.sweep import SweepProjection, project_sweep, spent
 from workbench.config import RunConfig
 from workbench.errors import InputError, sentence
 from workbench.figures.live import LiveFigure
-from workbench.figures.sweep import sweep_figure, sweep_trace
+from workbench.figures.sweep import sweep_figure, sweep_trace, told
 from workbench.panels.common.debounce import Debouncer
-from workbench.panels.common.markup import message_html, style
+from workbench.panels.common.markup import message_html
+from workbench.panels.common.panel import Panel
 from workbench.panels.common.worker import Worker
 from workbench.panels.sweep import job, text
 from workbench.panels.sweep.form import MOST_FIELDS, SweepControls, SweepForm
@@ -34,7 +35,7 @@ _SHEET = Path(__file__).parent / "assets" / "sweep.css"
 _GRID = {"privacy.noise_multiplier": (0.6, 1.0), "training.learning_rate": (0.01, 0.02)}
 
 
-class Sweeper(widgets.VBox):
+class Sweeper(Panel):
     """The panel; it starts from ``base`` and ``grid``, or follows the sweep that is going.
 
     ``scheduler`` is that of `run_sweep`. ``sweep`` is the last sweep started or followed here, with
@@ -65,8 +66,7 @@ class Sweeper(widgets.VBox):
         )
         self.planned, self.message, self.total, self.table = (widgets.HTML() for _ in range(4))
         self.picture = self._empty_picture()
-        super().__init__(self._arranged())
-        self.add_class("workbench")
+        super().__init__("Sweep", self._arranged(), sheets=[_SHEET])
         with self._lock:
             self.message.value = message_html(text.READY)
             self.total.value = text.cost(None, ended=False)
@@ -101,7 +101,6 @@ class Sweeper(widgets.VBox):
 
     def _arranged(self) -> list[widgets.Widget]:
         return [
-            widgets.HTML(style(_SHEET)),
             self.form.box,
             self.planned,
             self.controls,
@@ -174,7 +173,8 @@ class Sweeper(widgets.VBox):
             self._draw(frame, fields)
 
     def _draw(self, frame: pd.DataFrame, fields: Sequence[str]) -> None:
-        self.picture.redraw({"cells": sweep_trace(frame, fields, room=MOST_FIELDS)})
+        trace = sweep_trace(frame, fields, room=MOST_FIELDS)
+        self.picture.redraw({"cells": trace}, shows=told(frame, fields))
 
     def _empty_picture(self) -> LiveFigure:
         config = self.form.config()

@@ -97,14 +97,14 @@ def table(frame: pd.DataFrame | None, fields: Sequence[str]) -> str:
     """A row a cell: its results, the lowest held-out perplexity marked, or what went wrong."""
     if frame is None:
         return ""
-    heads = [*map(label, fields), "state", "steps", "ε", "held-out loss", "perplexity", "minutes"]
+    heads = [*map(label, fields), "state", "steps", "ε", "held-out loss", "perplexity", "time"]
     rows = frame.to_dict("records")
     known = [row["heldout_perplexity"] for row in rows if row["state"] == "done"]
     best = min(known, default=math.nan)
     body = "".join(_row(row, fields, best=best) for row in rows)
     head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in heads)
     return (
-        '<div class="wb-table wb-sweep-table"><table><thead><tr>'
+        '<div class="wb-table wb-sweep-table"><table aria-label="Cells of the sweep"><thead><tr>'
         f"{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
@@ -127,7 +127,7 @@ def _results(row: dict[Any, Any], best: float) -> tuple[str, ...]:
         _number(row["epsilon"], shown_epsilon),
         _number(row["heldout_loss"], written_reading),
         f"<b>lowest {perplexity}</b>" if lowest else perplexity,
-        _number(row["minutes"], lambda value: f"{value:.1f}"),
+        _number(row["minutes"], lambda minutes: duration(60 * minutes)),
     )
 
 

@@ -9,7 +9,7 @@ function render({ model, el }) {
   button.className = "jupyter-button widget-button wb-copy-button";
   const show = () => {
     area.value = model.get("text");
-    area.setAttribute("aria-label", model.get("label"));
+    area.setAttribute("aria-label", "What will be copied");
     button.textContent = button.title = model.get("label");
   };
   button.onclick = async () => {

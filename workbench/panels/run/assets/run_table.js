@@ -19,12 +19,13 @@ function render({ model, el }) {
   };
 
   const row = ({ id, cells, note, resumable }) => {
-    const box = element("input", { type: "checkbox", title: `Show run ${id} in the pictures` });
+    const box = element("input", { type: "checkbox", ariaLabel: `Show run ${cells[0]}`, title: `Show run ${id} in the pictures` });
     box.onchange = () => tick(id, box.checked);
     const letter = element("b");
     const go = element("button", {
       className: "jupyter-button widget-button",
       textContent: "Resume",
+      ariaLabel: `Resume run ${cells[0]}`,
       title: `Go on with run ${id} from its checkpoint`,
       onclick: () => model.send({ resume: id }),
     });
@@ -45,7 +46,7 @@ function render({ model, el }) {
   };
 
   const body = element("tbody");
-  const head = ["show", ...model.get("columns"), ""].map((text) =>
+  const head = ["show", ...model.get("columns"), "resume"].map((text) =>
     element("th", { scope: "col", textContent: text }),
   );
   const refresh = () => [...body.children].forEach((line) => line.refresh());
@@ -56,7 +57,7 @@ function render({ model, el }) {
   model.on("change:rows", rebuild);
   model.on("change:shown change:busy", refresh);
   rebuild();
-  const table = element("table", {}, element("thead", {}, element("tr", {}, ...head)), body);
+  const table = element("table", { ariaLabel: "Past runs" }, element("thead", {}, element("tr", {}, ...head)), body);
   el.append(element("div", { className: "wb-table wb-run-table" }, table));
 }
 export default { render };
