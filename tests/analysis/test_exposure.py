@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from workbench.analysis.exposure import lower_risk, most_exposed, shares_below, token_gains
-from workbench.audit.token_scores import TokenScores
+from workbench.audit.per_token import TokenScores
 from workbench.errors import InputError
 
 N = 400

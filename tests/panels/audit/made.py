@@ -13,8 +13,8 @@ from workbench.audit.attacks import Scored
 from workbench.audit.canaries import audited
 from workbench.audit.controls import Control
 from workbench.audit.measures import measured
+from workbench.audit.per_token import TokenScores
 from workbench.audit.records import AuditRecords
-from workbench.audit.token_scores import TokenScores
 from workbench.audit.verdict import verdict
 from workbench.config import RunConfig
 from workbench.privacy.terms import PrivacyTerms
