@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from workbench import corpora
 from workbench.config import CorpusConfig, RunConfig
 from workbench.corpora.chunks import _spans
-from workbench.corpora.records import Records, subset
+from workbench.corpora.records import Records, _uniform, subset
 from workbench.errors import InputError
 from workbench.training.prepare import load_records, prepare
 
@@ -150,7 +150,7 @@ def test_one_record_more_moves_no_other_in_or_out_of_a_subset(chunks: Records) -
 def test_the_subset_is_drawn_apart_from_the_split(config: CorpusConfig) -> None:
     """Else a share would be of the texts nearest to the held-out ones."""
     lines = config.model_copy(update={"record": "paragraph", "training_subset": 0.5})
-    places = [corpora.records._uniform(t, 1) for t in corpora.load(lines, seed=1).training]
+    places = [_uniform(t, 1) for t in corpora.load(lines, seed=1).training]
     assert min(places) < 0.5
     assert max(places) > 0.9
 

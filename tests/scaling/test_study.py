@@ -111,7 +111,7 @@ def test_rows_say_what_was_measured(base: RunConfig, tmp_path: Path, client: Cli
         per_record = record.summary["training_tokens"] / row["records"]
         assert row["tokens"] == round(row["step"] * 20 * per_record)
         assert row["compute"] == pytest.approx(row["tokens"] * row["flops_per_token"], rel=1e-5)
-        assert row["unit"] == "chunk"
+        assert row["privacy_unit"] == "chunk"
         # ε only where one was certified: what has no noise has none.
         if run.arm == "private":
             epsilon = training.verify(folder).epsilon

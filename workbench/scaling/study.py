@@ -192,7 +192,9 @@ class _Block:
 
     def _keep(self, frame: "pd.DataFrame") -> None:
         """Keep the rows of every run that has ended since the last look."""
-        for row in frame[frame["id"].isin(self.due)].to_dict(orient="records"):
+        for row in frame.to_dict(orient="records"):
+            if row["id"] not in self.due:
+                continue
             diverged = row["state"] == "failed" and _DIVERGED in row["error"]
             if row["state"] == "done" or diverged:
                 self._keep_run(str(row["id"]), self.out / row["folder"], diverged=diverged)

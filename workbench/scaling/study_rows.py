@@ -44,7 +44,7 @@ COLUMNS = (
     "target_epsilon",
     "epsilon",  # certified for the run's last step, else empty
     "delta",
-    "unit",
+    "privacy_unit",  # what that ε protects one of
     "learning_rate",
     "schedule",
     "seed",
@@ -176,7 +176,7 @@ def _everywhere(run: StudyRun, record: RunRecord) -> dict[str, Any]:
         "noise_multiplier": _short(noise, 7),
         "noise_batch_ratio": _short(noise / run.batch, 7),
         "target_epsilon": run.target_epsilon,
-        "unit": record.ledger.terms.unit,
+        "privacy_unit": record.ledger.terms.unit,
         "learning_rate": run.learning_rate,
         "schedule": run.schedule,
         "seed": run.seed,

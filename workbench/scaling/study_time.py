@@ -27,6 +27,7 @@ def token_time(config: RunConfig) -> TokenTime:
     import torch
 
     from workbench.training import models
+    from workbench.training.memory.predict import physical_batch_size
     from workbench.training.prepare import Examples
     from workbench.training.randomness import initial_weights
     from workbench.training.step import batch_gradient_sum
@@ -39,7 +40,12 @@ def token_time(config: RunConfig) -> TokenTime:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        training = _least(lambda: batch_gradient_sum(model, batch, config, max_grad_norm=1.0))
+        size = physical_batch_size(config, model)
+        training = _least(
+            lambda: batch_gradient_sum(
+                model, batch, config, max_grad_norm=1.0, physical_batch_size=size
+            )
+        )
         heldout = _least(lambda: models.mean_loss(model, tokens, tokens))
     finally:
         torch.set_num_threads(before)
