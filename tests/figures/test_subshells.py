@@ -1,4 +1,4 @@
-"""Widgets are heard also when the subshell that they last answered has gone with its page."""
+"""Widgets are heard by the page's own subshell, not by one that goes with the page before."""
 
 import pytest
 from ipykernel.comm.comm import BaseComm
@@ -26,16 +26,26 @@ def route(comm: BaseComm, asked: str | None) -> str | None:
     return comm._reply_subshell_for({"method": "custom", "content": {}}, asked)
 
 
-def test_a_subshell_that_is_there_is_left_as_chosen(comm: BaseComm) -> None:
-    assert route(comm, "new") == "old"
+def test_a_page_is_heard_where_it_asked_to_be_not_by_the_page_before_that_is_about_to_end(
+    comm: BaseComm,
+) -> None:
+    assert route(comm, "new") == "new"
+    assert route(comm, None) is None
+
+
+def test_an_answer_goes_to_the_subshell_that_waits_for_it_and_once(comm: BaseComm) -> None:
+    comm._reply_subshell_ids["7"] = "old"
+    answer = {"method": "custom", "content": {"id": "7"}}
+    assert comm._reply_subshell_for(answer, "new") == "old"
+    assert comm._reply_subshell_for(answer, "new") == "new"
 
 
 def test_one_that_has_gone_gives_way_to_what_the_page_asked_for(
     comm: BaseComm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subshells, "_subshells", lambda: ["new"])
-    assert route(comm, "new") == "new"
-    assert route(comm, None) is None
+    comm._reply_subshell_ids["7"] = "old"
+    assert comm._reply_subshell_for({"content": {"id": "7"}}, "new") == "new"
 
 
 def test_where_both_have_gone_the_main_shell_hears(
