@@ -151,9 +151,12 @@ class Sweeper(Panel):
             with self._lock:
                 if self.sweep is not sweep:
                     return
+                if progress.ended:
+                    self._settle_cost(progress)  # first: who sees the end sees its price
                 self._show(sweep, progress)
                 if progress.ended:
-                    self._show_end(progress)
+                    if self.projection is None:
+                        self._ask_for_projection()
                     return
                 if progress.ended_cells != ended:
                     ended = progress.ended_cells
@@ -181,14 +184,11 @@ class Sweeper(Panel):
         nothing = no_results(config.cells())
         return LiveFigure(sweep_figure(nothing, config.fields, room=MOST_FIELDS))
 
-    def _show_end(self, progress: SweepState) -> None:
+    def _settle_cost(self, progress: SweepState) -> None:
         self._worker.cancel()
         attributes = progress.frame.attrs if progress.frame is not None else {}
         if attributes.get("privacy"):
             self.cost = SweepCost.from_dict(attributes["privacy"])
-        self.total.value = text.cost(self.cost, ended=True)
-        if self.projection is None:
-            self._ask_for_projection()
 
     def _priced(self, answer: SweepCost | Exception) -> None:
         with self._lock:
