@@ -14,6 +14,7 @@ import platform
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ from workbench.audit import evidence
 from workbench.audit.evidence import Rule
 
 AUDITS, FOR_POWER = 1000, 200
-TERMS = {"delta": 1e-5, "significance": 0.05}
+TERMS: dict[str, Any] = {"delta": 1e-5, "significance": 0.05}
 RULES = {
     "fixed": lambda m: Rule("fixed", m // 4),
     "paid": lambda _: Rule("paid"),

@@ -1,5 +1,7 @@
 """Controls: what a split without any model tells, and what chance does."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from workbench.audit.measures import SignalResult, measured
 from workbench.audit.verdict import verdict
 from workbench.errors import InputError
 
-TERMS = {"delta": 1e-5, "significance": 0.05}
+TERMS: dict[str, Any] = {"delta": 1e-5, "significance": 0.05}
 N = 300
 MEMBER = np.arange(N) % 2 == 0
 

@@ -1,6 +1,7 @@
 """Guesses by a rule fixed beforehand: what they count, and how often they are wrong."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from workbench.audit.own_curve import compared_with_own_curve, mechanism_inverse
 from workbench.errors import InputError
 
 RULES = [Rule("fixed", 40), Rule("paid"), Rule("split")]
-TERMS = {"delta": 1e-5, "significance": 0.05}
+TERMS: dict[str, Any] = {"delta": 1e-5, "significance": 0.05}
 AUDITS = 200
 TOLERATED = 0.05 + 3 * math.sqrt(0.05 * 0.95 / AUDITS)  # three standard deviations above 5 %
 

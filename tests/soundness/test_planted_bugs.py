@@ -318,8 +318,8 @@ def the_tokenizer_learns_from_private_text(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         prepare,
         "_model_and_tokenizer",
-        lambda config, records, generator: build(
-            config, replace(records, public=records.public + records.training), generator
+        lambda config, records, tokenizer, generator: build(
+            config, replace(records, public=records.public + records.training), tokenizer, generator
         ),
     )
 

@@ -483,7 +483,7 @@ def test_coins_of_canaries_are_a_stream_of_their_own(
     choice = randomness.canary_choice(many).integers(2, size=4000)
     assert abs(np.corrcoef(choice, coins[0])[0, 1]) < bound
     secure = [randomness.coins(many.with_changes({"randomness": "secure"})) for _ in range(2)]
-    assert abs(np.corrcoef(*secure)[0, 1]) < bound
+    assert abs(np.corrcoef(secure[0], secure[1])[0, 1]) < bound
 
     few = config.with_changes({"canaries.count": 6, "privacy.accountant": "rdp"})
     for number, changes in enumerate(({}, {"canaries.seed": 1}, {"canaries.repeats": 2})):

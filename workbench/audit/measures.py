@@ -130,7 +130,7 @@ def measured(
     there = ~np.isnan(scores)
     own, truth = scores[there], member[there]
     curve = roc(own[truth], own[~truth])
-    level = {"delta": delta, "significance": significance}
+    level: dict[str, Any] = {"delta": delta, "significance": significance}
     order = ranked(own, seed=seed)
     by_rule = {**level, "rule": rule, "seed": seed, "order": order}
     # An estimate gains nothing from a search that is paid for.

@@ -3,8 +3,9 @@
 ipykernel 7 handles widgets on *subshells*, threads that a page asks for and that end with it. From
 version 7.4 on, a widget's messages go to the subshell that this widget last answered. A page that
 is opened anew speaks to the subshell of the page before. If that has ended, the message is lost
-("Unknown subshell_id"). If it is about to end, which takes long on a busy machine, the message waits
-in its queue and is lost with it, and no log says so. Pictures then stay blank and clicks do nothing.
+("Unknown subshell_id"). If it is about to end, which takes long on a busy machine, the message
+waits in its queue and is lost with it, and no log says so. Pictures then stay blank and clicks do
+nothing.
 
 So a message goes where the page sent it, and elsewhere only if it answers the kernel's question.
 """
