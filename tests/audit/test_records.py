@@ -12,6 +12,7 @@ from workbench.audit.duplicates import find_duplicates
 from workbench.audit.records import file_records, run_records, text_records
 from workbench.config import RunConfig
 from workbench.errors import InputError
+from workbench.training.prepare import load_records
 
 
 def texts(count: int, *, start: int = 0, words: int = 12) -> list[str]:
@@ -39,6 +40,23 @@ def test_a_runs_records_are_its_own_and_fair_coins(many: RunConfig):
     assert len(records) > 1000
     assert binomtest(int(records.member.sum()), len(records)).pvalue > 1e-3
     assert records.member[: len(records) // 2].mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_subset_and_a_corpus_seed_of_its_own_are_the_runs(many: RunConfig):
+    """Who was in neither part is not in question, and the coins stay fair."""
+    config = many.with_changes({"corpus.seed": 7, "corpus.training_subset": 0.5})
+    records, run = run_records(config), load_records(config)
+    inside, outside = set(run.training), set(run.heldout)
+    for text, member in zip(records.texts, records.member, strict=True):
+        assert text in (inside if member else outside)
+    assert len(records) > 1000
+    assert binomtest(int(records.member.sum()), len(records)).pvalue > 1e-3
+
+
+def test_chunks_of_one_paragraph_share_its_coin(many: RunConfig):
+    Path(many.corpus.source).write_text("\n\n".join(texts(1000)), encoding="utf-8")
+    chunks = {"corpus.record": "chunk", "privacy.unit": "chunk"}
+    assert not run_records(many.with_changes(chunks)).fair_coins
 
 
 def test_fewer_records_are_chosen_without_a_look_at_the_side(many: RunConfig):

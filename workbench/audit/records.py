@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import binomtest
 
-from workbench import corpora
 from workbench.audit.duplicates import find_duplicates
 from workbench.config import CorpusConfig, RunConfig
 from workbench.corpora.files import files_of
@@ -74,9 +73,12 @@ def run_records(config: RunConfig, *, most: int = MOST, seed: int = 0) -> AuditR
     one half, independently. Raises `InputError` for a corpus that cannot be read or is too small.
     """
     most = whole("most", most, least=2 * LEAST, remedy="take more records")
-    records = corpora.load(config.corpus, seed=config.seed)
+    from workbench.training.prepare import load_records
+
+    records = load_records(config)
     heldout = config.corpus.heldout_fraction / (1 - config.corpus.public_fraction)
-    ratio = heldout / (1 - heldout)
+    # Who is neither held out nor in the subset that is trained on is nobody's question.
+    ratio = heldout / ((1 - heldout) * config.corpus.training_subset)
     kept = [
         *((text, True) for text in records.training if _coin(text, seed) < min(1.0, ratio)),
         *((text, False) for text in records.heldout if _coin(text, seed) < min(1.0, 1 / ratio)),
@@ -87,8 +89,9 @@ def run_records(config: RunConfig, *, most: int = MOST, seed: int = 0) -> AuditR
         [text for text, _ in kept[:most]],
         np.array([member for _, member in kept[:most]], dtype=bool),
         others=tuple(aside[:SET_ASIDE]),
-        # Held-out losses that decide when to stop are no longer those of records never seen.
-        fair_coins=config.training.patience is None,
+        # Held-out losses that decide when to stop are no longer those of records never seen, and
+        # all chunks of a paragraph share its coin.
+        fair_coins=config.training.patience is None and config.corpus.record != "chunk",
         most_tokens=config.corpus.record_tokens,
     )
 

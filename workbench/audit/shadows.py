@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from workbench import corpora
 from workbench.audit import signals
 from workbench.audit.cache import ScoreCache
 from workbench.audit.forward import OnProgress, model_digest, score_rows
@@ -20,6 +19,7 @@ from workbench.config import CorpusConfig
 from workbench.errors import InputError, usable_path
 from workbench.runs.folder import RunRecord, read_run
 from workbench.training import models
+from workbench.training.prepare import load_records
 
 _LEAST = 2  # models a side
 
@@ -77,7 +77,7 @@ def shadow_runs(sweep: str | Path, target: RunRecord | None = None) -> list[RunR
         if target is not None:
             same = record.path == target.path or record.ledger.head == target.ledger.head
             other = _whence(record.config.corpus) != _whence(target.config.corpus)
-            if same or other or record.config.seed == target.config.seed:
+            if same or other or record.config.corpus_seed == target.config.corpus_seed:
                 continue
         found.append(record)
     if len(found) < _LEAST:
@@ -111,7 +111,7 @@ def shadow_scores(
             on_progress=on_progress,
             stop=stop,
         )
-        had = set(corpora.load(record.config.corpus, seed=record.config.seed).training)
+        had = set(load_records(record.config).training)
         phi.append(told.mean_log_p())
         inside.append([text in had for text in texts])
     return Shadows(np.array(phi), np.array(inside, dtype=bool))
