@@ -20,7 +20,7 @@ from workbench.clipping.clipped_sum import ClippedSum
 from workbench.config import RunConfig
 from workbench.corpora import Records
 from workbench.runs.ledger import Ledger, LedgerRecord
-from workbench.training import plan, prepare, randomness, session, step
+from workbench.training import plan, prepare, randomness, start, step
 from workbench.training.plan import Plan
 
 from . import checks
@@ -268,7 +268,7 @@ def a_resumed_accountant_starts_at_zero(patch: pytest.MonkeyPatch) -> None:
 
 
 def new_noise_taken_for_the_old(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(session, "can_replay", lambda *_: True)
+    patch.setattr(start, "can_replay", lambda *_: True)
 
 
 def secure_chance_from_the_seed(patch: pytest.MonkeyPatch) -> None:
@@ -281,14 +281,12 @@ def chance_from_the_seed_alone(patch: pytest.MonkeyPatch) -> None:
 
 def a_session_drawn_from_its_number(patch: pytest.MonkeyPatch) -> None:
     """Copies of one run have sessions of one number."""
-    patch.setattr(
-        session, "renewed", lambda chance, own: randomness.seeded(chance, own, "session 2")
-    )
+    patch.setattr(start, "renewed", lambda chance, own: randomness.seeded(chance, own, "session 2"))
 
 
 def a_run_drawn_from_its_configuration(patch: pytest.MonkeyPatch) -> None:
     """And records and weights, but not from where it computes."""
-    patch.setattr(session, "seeded", lambda chance, own: randomness.seeded(chance, chance.root))
+    patch.setattr(start, "seeded", lambda chance, own: randomness.seeded(chance, chance.root))
 
 
 def held_out_records_trained_on(patch: pytest.MonkeyPatch) -> None:
