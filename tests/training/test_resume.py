@@ -286,12 +286,12 @@ def test_a_ledger_that_grew_while_it_was_read_is_refused(
     _stopped(long, tmp_path / "run", after=4)
     prepared = run_module.prepare
 
-    def meanwhile(config: RunConfig) -> Any:
+    def meanwhile(config: RunConfig, **coins: Any) -> Any:
         path = tmp_path / "run" / "ledger.jsonl"
         head = read(path).head
         with Ledger.resumed(path, recorded=4, same_noise=True, head=head) as other:
             other.record_step(noise_multiplier=0.8, sample_rate=0.5, max_grad_norm=1.0)
-        return prepared(config)
+        return prepared(config, **coins)
 
     with monkeypatch.context() as patched:
         patched.setattr(run_module, "prepare", meanwhile)
