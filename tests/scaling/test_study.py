@@ -253,6 +253,33 @@ def test_rates_wait_until_the_whole_pilot_is_measured(
     assert not data.rates().pilot
 
 
+def test_the_surface_waits_until_all_of_its_runs_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of the grid would answer for what nobody has measured."""
+    runs = list(tiny_runs(Rates({}, {})))
+    monkeypatch.setitem(BLOCKS, "A", tiny_runs)
+    data = StudyData(tmp_path)
+
+    def kept(block: str, count: int) -> None:
+        told = [
+            dict.fromkeys(COLUMNS, 1.0)
+            | {"run": run.id, "arm": run.arm, "state": state, "step": step, "steps": 4}
+            | {"noise_batch_ratio": run.noise_batch_ratio or 0.0, "loss_tail": 3.0}
+            for run, state in zip(runs[:count], ["done", "done", "done", "diverged"], strict=False)
+            for step in (2, 4)
+        ]
+        pd.DataFrame(told)[list(COLUMNS)].to_csv(tmp_path / f"{block}.csv", index=False)
+
+    kept("A", 4)
+    assert data.surface().empty  # its rates stem from block D
+    kept("D", 4)
+    assert data.surface()["run"].nunique() == 3  # without the one that diverged
+    assert data.surface()["steps"].tolist() == [2, 4] * 3
+    kept("A", 3)
+    assert data.surface().empty
+
+
 def test_planned_runs_are_block_g(base: RunConfig, tmp_path: Path, client: Client) -> None:
     run = next(tiny_runs(Rates({}, {})))
     predicted = {"predicted_loss": 5.0, "low": 4.0, "high": 6.0}

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +10,7 @@ from workbench import presets
 from workbench.errors import InputError
 from workbench.scaling.fitted import FittedLaw
 from workbench.scaling.fitting import fit
+from workbench.scaling.study_rows import StudyData
 from workbench.scaling.units import with_loss
 
 _PLANNED_BY = ("private", "noise_batch")
@@ -62,8 +62,8 @@ def source_of(source: FittedLaw | str | None) -> "LawSource | None":
     """A law to plan on, or None for the published table.
 
     Args:
-        source: a fitted law, ``measured`` (the grid under `data/measured/`), ``published``, or
-            None for the measured grid where there is one and else the published table.
+        source: a fitted law, ``measured`` (block A of the study), ``published``, or None for the
+            measured surface where there is one and else the published table.
 
     Raises: InputError if the law knows no noise or should not be relied on.
     """
@@ -76,7 +76,7 @@ def source_of(source: FittedLaw | str | None) -> "LawSource | None":
         if source.reason in ("noise_follows_steps", "units_mixed", "too_few_points"):
             raise InputError(f"The law cannot be planned on: {source.status}")
         return LawSource(source, f"your fit of the law {source.name}")
-    if source == "published" or (source is None and not measured_files()):
+    if source == "published" or (source is None and measured_surface().empty):
         return None
     if source in ("measured", None):
         return _measured()
@@ -85,22 +85,21 @@ def source_of(source: FittedLaw | str | None) -> "LawSource | None":
     )
 
 
-def measured_files() -> list[Path]:
-    """The tables of our own study, if there are any."""
-    return sorted(presets.data_file("measured").glob("study*.csv"))
+@cache
+def measured_surface() -> pd.DataFrame:
+    """The surface of our own study, empty before it is measured."""
+    return StudyData(presets.data_file("measured/study")).surface()
 
 
 @cache
 def _measured() -> LawSource:
-    files = measured_files()
-    if not files:
+    frame = measured_surface()
+    if frame.empty:
         raise InputError(
-            "source is 'measured' but there is no data/measured/study*.csv; run the study, or "
-            "choose 'published'."
+            "source is 'measured' but block A of the study is not measured yet; run workbench "
+            "study --block D --block A, or choose 'published'."
         )
-    frame = with_loss(pd.concat([pd.read_csv(file) for file in files], ignore_index=True))
-    law = fit(frame, "noise_batch")
-    return LawSource(law, f"the measured grid ({', '.join(file.name for file in files)})")
+    return LawSource(fit(with_loss(frame), "noise_batch"), "the surface that our study measured")
 
 
 _TABLE = "published/private_saturating.csv"

@@ -117,6 +117,20 @@ class StudyData:
             highest=max(tried, default=math.inf),
         )
 
+    def surface(self) -> pd.DataFrame:
+        """The rows of block A as a law takes them, ``steps`` those taken so far.
+
+        None before all of its runs are measured. Runs that diverged are left out.
+        """
+        rows, rates = self.rows("A"), self.rates()
+        if rows.empty or not rates.pilot:
+            return rows.head(0)
+        if {run.id for run in BLOCKS["A"](rates)} - set(rows["run"]):
+            return rows.head(0)
+        ended = rows.loc[np.asarray(rows["state"] == "done")]
+        renamed = ended.drop(columns="steps")
+        return renamed.rename(columns={"step": "steps", "batch": "expected_batch_size"})
+
     def _whole(self, block: str) -> pd.DataFrame:
         """The last row of every run of a block whose runs are all measured, else none."""
         rows = self.rows(block)
