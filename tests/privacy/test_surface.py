@@ -65,12 +65,14 @@ def test_every_preview_is_within_the_promise_of_pld() -> None:
 
 def test_the_reference_file_is_what_dp_accounting_says() -> None:
     rows = truth()
-    quick = np.flatnonzero(rows["seconds"] < 1)
+    # Nearer to steps · 2⁻⁵³ than this, δ is what the rounding of a machine's FFT leaves of it.
+    steady = rows["delta"] > 10 * rows["steps"] * 2.0**-53
+    quick = np.flatnonzero(steady & (rows["seconds"] < 1))
     names = ("noise_multiplier", "sample_rate", "steps", "delta", "interval")
     for row in np.random.default_rng(7).choice(quick, 12, replace=False).tolist():
         sigma, rate, steps, delta, interval = (float(rows[name][row]) for name in names)
         again = pld_epsilon(sigma, rate, int(steps), delta, interval=interval)
-        # Another machine's FFT rounds otherwise, which δ near 1e-12 can feel.
+        # Another machine's FFT still rounds otherwise.
         assert again == pytest.approx(rows["epsilon"][row], rel=1e-3, abs=1e-6)
 
 
