@@ -274,7 +274,7 @@ def test_the_surface_waits_until_all_of_its_runs_are_measured(
     kept("A", 4)
     assert data.surface().empty  # its rates stem from block D
     kept("D", 4)
-    assert data.surface()["run"].nunique() == 3  # without the one that diverged
+    assert len(set(data.surface()["run"])) == 3  # without the one that diverged
     assert data.surface()["steps"].tolist() == [2, 4] * 3
     kept("A", 3)
     assert data.surface().empty

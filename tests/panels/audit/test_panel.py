@@ -28,9 +28,12 @@ def panel(auditor: Auditor) -> Findings:
     return auditor.findings
 
 
+def traces(panel: Findings, picture: str) -> tuple[Any, ...]:
+    return getattr(panel.figures, picture).figure.data
+
+
 def ring(panel: Findings) -> tuple[float, float]:
-    assert panel.figures is not None
-    trace = next(trace for trace in panel.figures.roc.figure.data if trace.name == RING)
+    trace = next(trace for trace in traces(panel, "roc") if trace.name == RING)
     return float(trace.x[0]), float(trace.y[0])
 
 
@@ -54,7 +57,7 @@ def test_moving_the_slider_moves_ring_line_and_counts(panel: Findings):
         assert ring(panel)[1] == pytest.approx((called & member).sum() / member.sum())
         assert f'<div class="value">{(called & member).sum():,}</div>' in panel.counts.value
         assert f"of {called.sum():,} called members" in panel.counts.value
-        line = next(t for t in panel.figures.scores.figure.data if t.name == "threshold")  # type: ignore[union-attr]
+        line = next(t for t in traces(panel, "scores") if t.name == "threshold")
         assert line.x[0] == panel.threshold.value
 
 
@@ -103,11 +106,7 @@ def test_the_axes_and_the_band_can_be_changed(panel: Findings):
     assert layout.xaxis.type == "log"
     panel.view.axes.value = False
     assert layout.xaxis.type == layout.yaxis.type == "linear"
-    upper = next(
-        t
-        for t in panel.figures.roc.figure.data  # type: ignore[union-attr]
-        if t.name == "private: upper limit"
-    )
+    upper = next(t for t in traces(panel, "roc") if t.name == "private: upper limit")
     exact = np.array(upper.y)
     panel.view.band.value = "bootstrap"
     assert len(upper.y) != len(exact)

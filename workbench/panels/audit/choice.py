@@ -7,8 +7,10 @@ import ipywidgets as widgets
 
 from workbench.analysis.audited import CANARIES
 from workbench.panels.audit.form import signal_name
+from workbench.panels.common.controls import toggle
 
 BANDS = (("exact", "exact"), ("bootstrap", "bootstrap"), ("none", ""))
+LABELS = "64px"  # as wide as the longest of them
 
 
 class ViewForm:
@@ -17,7 +19,7 @@ class ViewForm:
     def __init__(self, *, on_change: Callable[[], None]) -> None:
         self._quiet = False
         self._on_change = on_change
-        style = {"description_width": "64px"}
+        style = {"description_width": LABELS}
         wide = {"layout": {"width": "auto"}, "style": style}
         self.model = widgets.Dropdown(
             description="Model", tooltip="Whose threshold, counts and ruler are shown.", **wide
@@ -25,15 +27,26 @@ class ViewForm:
         self.signal = widgets.Dropdown(
             description="Signal", tooltip="What scores a record; higher says “member”.", **wide
         )
-        self.axes = toggle("Axes", (("linear", False), ("log–log", True)), "Scale of the curves.")
+        self.axes = toggle(
+            "Axes",
+            (("linear", False), ("log–log", True)),
+            "Scale of the curves.",
+            label_width=LABELS,
+        )
         self.axes.value = True
         self.band = toggle(
             "Band",
             BANDS,
             "95 % limits of the true positive rate: exact (Clopper–Pearson) at a given threshold, "
             "by bootstrap at a given false positive rate, or none.",
+            label_width=LABELS,
         )
-        self.ruler = toggle("Ruler", (("log", True), ("linear", False)), "Scale of the ruler of ε.")
+        self.ruler = toggle(
+            "Ruler",
+            (("log", True), ("linear", False)),
+            "Scale of the ruler of ε.",
+            label_width=LABELS,
+        )
         layout = {"grid_template_columns": "1fr 1fr", "grid_gap": "2px 14px"}
         self.box = widgets.GridBox([self.model, self.signal, self.axes, self.band], layout=layout)
         for widget in (self.model, self.signal, self.axes, self.band, self.ruler):
@@ -59,19 +72,6 @@ class ViewForm:
     def _changed(self, _: Any) -> None:
         if not self._quiet:
             self._on_change()
-
-
-def toggle(
-    label: str, options: Sequence[tuple[str, object]], tooltip: str
-) -> widgets.ToggleButtons:
-    """A row of buttons of which one is pressed."""
-    return widgets.ToggleButtons(
-        options=options,
-        description=label,
-        tooltip=tooltip,
-        tooltips=[f"{label} {name}. {tooltip}" for name, _ in options],
-        style={"description_width": "64px", "button_width": "auto"},
-    )
 
 
 def _offer(widget: widgets.Dropdown, options: list[tuple[str, str]]) -> None:

@@ -5,28 +5,26 @@ Callbacks arrive on different threads, so all that touches the state holds one l
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import ipywidgets as widgets
 
 from workbench.analysis.audited import AuditedRun
 from workbench.analysis.past_runs import past_runs
-from workbench.errors import InputError
 from workbench.panels.audit import job, text
 from workbench.panels.audit.findings import Findings
 from workbench.panels.audit.form import AuditControls, AuditForm, run_label
 from workbench.panels.audit.job import AuditJob, AuditState
 from workbench.panels.common.markup import message_html
-from workbench.panels.common.panel import Panel
+from workbench.panels.common.panel import JobPanel
 
 FOLDERS = ("runs", "runs/audit-demo")
 FOLLOW_SECONDS = 0.2
 _SHEET = Path(__file__).parent / "assets" / "audit.css"
 
 
-class Auditor(Panel):
+class Auditor(JobPanel[AuditForm]):
     """The panel; ``Auditor("runs/mine")`` offers these runs, chosen, beside those in ``runs/``.
 
     ``runs`` are the audited runs on display; ``findings.show(runs)`` puts others there. ``job`` is
@@ -113,14 +111,6 @@ class Auditor(Panel):
             begun = job.start_mechanism(self.findings.shown.run.config)
             self._watch(begun)
             return begun
-
-    def _attempt(self, begin: Callable[[], Any]) -> None:
-        try:
-            begin()
-        except InputError as error:
-            with self._lock:
-                self.form.mark(str(error))
-                self.message.value = text.refusal(str(error))
 
     def _cancel(self) -> None:
         with self._lock:

@@ -44,11 +44,6 @@ def message(state: AuditState) -> str:
     return message_html(words, state=colour)
 
 
-def refusal(sentence: str) -> str:
-    """Why nothing was begun."""
-    return message_html(f"<b>Not started.</b> {html.escape(sentence)}", state="refused")
-
-
 def verdict(run: AuditedRun, signal: str) -> str:
     """What the audit as a whole lets one say, with the controls that it rests on."""
     found = run.audit

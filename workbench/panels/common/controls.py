@@ -5,7 +5,7 @@ A slider moves in steps, so every quantity also has a text field, which takes an
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anywidget
@@ -132,6 +132,19 @@ class CopyBox(anywidget.AnyWidget):
     text = traitlets.Unicode("").tag(sync=True)
     label = traitlets.Unicode("Copy").tag(sync=True)
     _esm = ASSETS / "copy_box.js"
+
+
+def toggle(
+    label: str, options: Sequence[tuple[str, object]], tooltip: str, *, label_width: str
+) -> widgets.ToggleButtons:
+    """A row of buttons of which one is pressed."""
+    return widgets.ToggleButtons(
+        options=options,
+        description=label,
+        tooltip=tooltip,
+        tooltips=[f"{label} {name}. {tooltip}" for name, _ in options],
+        style={"description_width": label_width, "button_width": "auto"},
+    )
 
 
 def status_line() -> widgets.HTML:

@@ -43,3 +43,8 @@ def message_html(words: str, *, state: str = "idle") -> str:
     """The box that says what is going on; ``words`` are HTML, ``state`` decides the colour."""
     lead = '<div class="wb-message" role="status" aria-live="polite"'
     return f'{lead} data-state="{state}">{words}</div>'
+
+
+def refusal_html(sentence: str) -> str:
+    """The same box where nothing was started, and the sentence that says why."""
+    return message_html(f"<b>Not started.</b> {html.escape(sentence)}", state="refused")

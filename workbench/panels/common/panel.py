@@ -5,14 +5,17 @@ opens an accordion by mouse alone. `Names` walks over a panel in the browser and
 panel needs nothing but labels and tooltips.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import RLock
+from typing import Any, Generic, Protocol, TypeVar
 
 import anywidget
 import ipywidgets as widgets
 import traitlets
 
-from workbench.panels.common.markup import ASSETS, style
+from workbench.errors import InputError
+from workbench.panels.common.markup import ASSETS, refusal_html, style
 
 
 class Names(anywidget.AnyWidget):
@@ -37,3 +40,35 @@ class Panel(widgets.VBox):
         self._names = Names(label=label, layout={"display": "none"})
         super().__init__([widgets.HTML(style(*sheets)), self._names, *children])
         self.add_class("workbench")
+
+
+class Form(Protocol):
+    """What asks for settings, and can point at the one that a complaint is about."""
+
+    def mark(self, complaint: str) -> None:
+        """Point at the field that ``complaint`` names; at none if it is empty."""
+
+
+F = TypeVar("F", bound=Form)
+
+
+class JobPanel(Panel, Generic[F]):
+    """A panel whose buttons begin something long; subclasses set the three attributes.
+
+    Attributes:
+        form: The settings.
+        message: Where the panel says what is going on.
+    """
+
+    form: F
+    message: widgets.HTML
+    _lock: RLock
+
+    def _attempt(self, begin: Callable[[], Any]) -> None:
+        """Begin, or say in one sentence why not."""
+        try:
+            begin()
+        except InputError as error:
+            with self._lock:
+                self.form.mark(str(error))
+                self.message.value = refusal_html(str(error))

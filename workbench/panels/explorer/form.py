@@ -1,17 +1,18 @@
 """The explorer's controls: a knob a quantity, what is held, presets, buttons, what to copy."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import ipywidgets as widgets
 
 from workbench.analysis import Hold, Point
 from workbench.analysis.snippets import as_opacus, as_python, as_yaml
 from workbench.errors import InputError
-from workbench.panels.common.controls import DELTA, CopyBox, Knob
+from workbench.panels.common.controls import DELTA, CopyBox, Knob, toggle
 from workbench.presets import presets
 
 FORMATS = {"YAML": as_yaml, "Python": as_python, "Opacus call": as_opacus}
 LENGTH_UNITS = ("steps", "epochs")
+LABELS = "108px"  # as wide as the longest of them
 _KNOBS = (
     ("noise_multiplier", "Noise σ", "Noise multiplier: noise per unit of C.", 0.3, 100, False),
     ("max_grad_norm", "Clipping norm C", "The largest norm one record may add.", 0.01, 100, False),
@@ -68,23 +69,34 @@ class ExplorerForm:
             options=[(preset.title, preset.name) for preset in presets()],
             description="Start from",
             tooltip="Load the settings of a published run, of the article, or of the default run.",
-            style={"description_width": "108px"},
+            style={"description_width": LABELS},
             layout={"width": "auto"},
         )
-        self.unit = _toggle(
+        self.unit = toggle(
             "Length in",
             [(unit, unit) for unit in LENGTH_UNITS],
             "Whether steps or epochs stay put while the batch moves.",
+            label_width=LABELS,
         )
-        self.hold = _toggle("Hold", _HOLDS, "What stays put while you move something else.")
+        self.hold = toggle(
+            "Hold", _HOLDS, "What stays put while you move something else.", label_width=LABELS
+        )
         self.undo = _button("Undo", "undo", "Back to the settings before the last change.")
         self.reset = _button("Reset", "refresh", "Back to the preset's settings.")
         self.pin = _button("Pin", "thumb-tack", "Keep these settings beside what follows.")
         self.train = _button("Train", "play", "Open the training panel with these settings.")
-        self.roc_scale = _toggle(
-            "ROC axes", [("log–log", True), ("linear", False)], "Scale of the ROC picture."
+        self.roc_scale = toggle(
+            "ROC axes",
+            [("log–log", True), ("linear", False)],
+            "Scale of the ROC picture.",
+            label_width=LABELS,
         )
-        self.format = _toggle("Copy as", list(FORMATS.items()), "What to copy the settings as.")
+        self.format = toggle(
+            "Copy as",
+            list(FORMATS.items()),
+            "What to copy the settings as.",
+            label_width=LABELS,
+        )
         self.copy = CopyBox(label="Copy to the clipboard")
         self.box = widgets.VBox(
             [
@@ -101,18 +113,6 @@ class ExplorerForm:
         for name in LENGTH_UNITS:
             self.knobs[name].row.layout.display = None if name == point.length_unit else "none"
         self.knobs["noise_multiplier"].disable(hold.kind == "epsilon")
-
-
-def _toggle(
-    label: str, options: Sequence[tuple[str, object]], tooltip: str
-) -> widgets.ToggleButtons:
-    return widgets.ToggleButtons(
-        options=options,
-        description=label,
-        tooltip=tooltip,
-        tooltips=[f"{label} {name}. {tooltip}" for name, _ in options],
-        style={"description_width": "108px", "button_width": "auto"},
-    )
 
 
 def _button(label: str, icon: str, tooltip: str) -> widgets.Button:

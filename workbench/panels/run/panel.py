@@ -8,7 +8,6 @@ threads, so everything that touches the state holds one lock.
 import math
 import threading
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from workbench.config import RunConfig
 from workbench.errors import InputError
 from workbench.panels.common.debounce import Debouncer
 from workbench.panels.common.markup import message_html
-from workbench.panels.common.panel import Panel
+from workbench.panels.common.panel import JobPanel
 from workbench.panels.common.worker import Worker
 from workbench.panels.run import cards, job, text
 from workbench.panels.run.figures import Pictures, View
@@ -36,7 +35,7 @@ DEBOUNCE_SECONDS = 0.3
 _SHEET = Path(__file__).parent / "assets" / "run.css"
 
 
-class Trainer(Panel):
+class Trainer(JobPanel[RunForm]):
     """The panel; it starts from ``config``, or follows the run that is already going.
 
     ``run`` is the last run started, resumed or followed here, with ``run.run_dir`` and
@@ -137,14 +136,6 @@ class Trainer(Panel):
 
     def _resume(self, run_dir: Path) -> None:
         self._attempt(lambda: self.resume(run_dir))
-
-    def _attempt(self, begin: Callable[[], RunJob]) -> None:
-        try:
-            begin()
-        except InputError as error:
-            with self._lock:
-                self.form.mark(str(error))
-                self.message.value = text.refusal(str(error))
 
     def _pause(self) -> None:
         if self.run is not None:

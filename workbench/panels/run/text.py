@@ -53,11 +53,6 @@ def beyond(error: Exception) -> str:
     )
 
 
-def refusal(sentence: str) -> str:
-    """A message that says why no run was started."""
-    return message_html(f"<b>Not started.</b> {html.escape(sentence)}", state="refused")
-
-
 def message(run: RunJob, progress: RunState) -> str:
     """What a run is doing, or how it ended, what it spent and how to read it back."""
     if progress.result is not None:

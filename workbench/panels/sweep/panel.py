@@ -7,7 +7,7 @@ it and redraws. Callbacks arrive on different threads, so all that touches the s
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from workbench.figures.live import LiveFigure
 from workbench.figures.sweep import sweep_figure, sweep_trace, told
 from workbench.panels.common.debounce import Debouncer
 from workbench.panels.common.markup import message_html
-from workbench.panels.common.panel import Panel
+from workbench.panels.common.panel import JobPanel
 from workbench.panels.common.worker import Worker
 from workbench.panels.sweep import job, text
 from workbench.panels.sweep.form import MOST_FIELDS, SweepControls, SweepForm
@@ -35,7 +35,7 @@ _SHEET = Path(__file__).parent / "assets" / "sweep.css"
 _GRID = {"privacy.noise_multiplier": (0.6, 1.0), "training.learning_rate": (0.01, 0.02)}
 
 
-class Sweeper(Panel):
+class Sweeper(JobPanel[SweepForm]):
     """The panel; it starts from ``base`` and ``grid``, or follows the sweep that is going.
 
     ``scheduler`` is that of `run_sweep`. ``sweep`` is the last sweep started or followed here, with
@@ -115,14 +115,6 @@ class Sweeper(Panel):
 
     def _retry(self) -> None:
         self._attempt(lambda: self.begin(retry_failed=True))
-
-    def _attempt(self, begin: Callable[[], Any]) -> None:
-        try:
-            begin()
-        except InputError as error:
-            with self._lock:
-                self.form.mark(str(error))
-                self.message.value = text.refusal(str(error))
 
     def _cancel(self) -> None:
         with self._lock:

@@ -47,11 +47,6 @@ def no_cost(cells: int, sentence: str) -> str:
     return planned_html(f"Planned: <b>{counted(cells, 'cell')}</b>. <b>Beware:</b> {reason}")
 
 
-def refusal(sentence: str) -> str:
-    """A message that says why no sweep was started."""
-    return message_html(f"<b>Not started.</b> {html.escape(sentence)}", state="refused")
-
-
 def message(progress: SweepState, folder: Path, seconds_left: float) -> str:
     """Where the sweep is, or how it ended and how to read it back."""
     counts = progress.counts
