@@ -69,7 +69,10 @@ class AuditForm:
                 (self.source, self.epsilons, self.canaries),
             )
         ]
-        layout = {"grid_template_columns": "repeat(3, minmax(0, 1fr))", "grid_gap": "4px 14px"}
+        layout = {
+            "grid_template_columns": "minmax(0, 5fr) minmax(0, 3fr) minmax(0, 4fr)",
+            "grid_gap": "4px 14px",
+        }
         self.box = widgets.GridBox(columns, layout=layout)
 
     def offer(self, runs: Mapping[str, Path]) -> None:
