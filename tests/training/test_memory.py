@@ -148,7 +148,7 @@ def test_privacy_takes_hardly_more_memory_than_the_same_step_without():
 
 def test_parts_of_a_batch_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch):
     # What is looked at now and then takes memory as well; here it is in every call.
-    for module in ("gradient_sum", "isolation_probe"):
+    for module in ("calls", "isolation_probe"):
         monkeypatch.setattr(f"workbench.clipping.{module}.now_and_then", lambda _: True)
     one, many = (with_(training__expected_batch_size=n, runtime__engine="hooks") for n in (6, 60))
     more = allocated(lambda: two_steps(many, LLAMA)) - allocated(lambda: two_steps(one, LLAMA))
